@@ -1,0 +1,80 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "CLinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3; Debian 12's headers are older than its kernels may be
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+static int map_aligned(int fd, size_t byte_count, size_t alignment, void **out_address) {
+    size_t reserved = byte_count + alignment;
+    uint8_t *base = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return errno;
+    uint8_t *aligned = (uint8_t *)(((uintptr_t)base + alignment - 1) & ~(uintptr_t)(alignment - 1));
+    void *mapped = mmap(aligned, byte_count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (mapped == MAP_FAILED) {
+        int error = errno;
+        munmap(base, reserved);
+        return error;
+    }
+    if (aligned > base) munmap(base, (size_t)(aligned - base));
+    uint8_t *end = aligned + byte_count;
+    if (base + reserved > end) munmap(end, (size_t)(base + reserved - end));
+    *out_address = mapped;
+    return 0;
+}
+
+int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, int *out_fd, void **out_address) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return errno;
+    // Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later.
+    int error = ftruncate(fd, (off_t)byte_count) != 0 ? errno : 0;
+    while (error == 0) {
+        error = posix_fallocate(fd, 0, (off_t)byte_count);
+        if (error != EINTR) break;
+        error = 0;
+    }
+    if (error == 0) error = map_aligned(fd, byte_count, alignment, out_address);
+    if (error != 0) {
+        close(fd);
+        return error;
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0) {
+        error = errno;
+        munmap(*out_address, byte_count);
+        close(fd);
+        return error;
+    }
+    *out_fd = fd;
+    return 0;
+}
+
+void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
+    munmap(address, byte_count);
+    close(fd);
+}
+
+void *CLinux_reserve(size_t byte_count) {
+    void *base = mmap(NULL, byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return base == MAP_FAILED ? NULL : base;
+}
+
+int CLinux_commit(void *address, size_t byte_count) {
+    return mprotect(address, byte_count, PROT_READ | PROT_WRITE) == 0 ? 0 : errno;
+}
+
+void CLinux_unreserve(void *address, size_t byte_count) { munmap(address, byte_count); }
+
+int CLinux_name_thread(unsigned long thread, const char *name) { return pthread_setname_np((pthread_t)thread, name); }

@@ -1,0 +1,102 @@
+/// Every limit of a store. Sizes are bytes, times are seconds, and both say so in their names.
+public struct Configuration: Sendable {
+    /// Hard cap of the memory tier: regions and metadata together never take more. At least 16 MiB.
+    public var memoryCapacityBytes: Int = 512 << 20
+    /// If set, the memory tier counts at most this many blocks (the spill buffer comes on top, inside the byte cap).
+    /// For replays that compare policies at equal capacity.
+    public var memoryBlockLimit: Int?
+    /// How the memory tier and the disk tier choose their victims.
+    public var policy: EvictionPolicyName = .default
+    /// Compare the digest of every block that a memory hit returns. Costs a pass over the bytes.
+    public var verifyMemoryHits = false
+    /// The disk tier; nil keeps everything in memory.
+    public var disk: DiskConfiguration?
+    /// Told what happens that somebody may want to log. Called on the store's threads, must return quickly.
+    public var onEvent: (@Sendable (StoreEvent) -> Void)?
+
+    /// Defaults: 512 MiB of memory, no disk.
+    public init() {}
+
+    /// A store of `memoryCapacityBytes`, with an optional disk tier.
+    public init(memoryCapacityBytes: Int, disk: DiskConfiguration? = nil) {
+        self.memoryCapacityBytes = memoryCapacityBytes
+        self.disk = disk
+    }
+
+    /// Throws one error that names every limit that does not hold.
+    public func validate() throws(KVStoreError) {
+        var problems: [String] = []
+        if memoryCapacityBytes < 16 << 20 {
+            problems.append("memoryCapacityBytes is \(memoryCapacityBytes); it must be at least 16 MiB (16777216)")
+        }
+        if memoryCapacityBytes > 1 << 42 { problems.append("memoryCapacityBytes is above 4 TiB") }
+        if let limit = memoryBlockLimit, limit < 1 { problems.append("memoryBlockLimit is \(limit); it must be positive") }
+        if let disk { problems.append(contentsOf: disk.problems) }
+        if !problems.isEmpty { throw KVStoreError(.invalidArgument, problems.joined(separator: "; ")) }
+    }
+}
+
+/// Limits of the disk tier.
+public struct DiskConfiguration: Sendable {
+    /// Directory of the tier; made if missing. It must be empty or have been made by kvstore.
+    public var path: String
+    /// Hard cap over the allocated bytes of the whole directory. At least 32 MiB.
+    public var capacityBytes: Int
+    /// If set, at most this many blocks are indexed; records that died stay on top until their segment is dropped.
+    public var blockLimit: Int?
+    /// Blocks in memory are written to disk when they are about this old, so that a crash finds them. Nil writes only
+    /// what the memory tier evicts.
+    public var writeBackDelaySeconds: Double? = 5
+    /// Queue every block for the disk as soon as it is committed.
+    public var writeThrough = false
+    /// Write what is only in memory when the store closes.
+    public var flushOnClose = true
+    /// Threads that read records; more than the disk can serve at once gain nothing.
+    public var readerThreads = 2
+
+    /// A disk tier in `path` of at most `capacityBytes`.
+    public init(path: String, capacityBytes: Int) {
+        self.path = path
+        self.capacityBytes = capacityBytes
+    }
+
+    /// Fixed costs of the database: two write-ahead logs, MANIFEST, info logs, index.
+    static let minimumCapacityBytes = 32 << 20
+
+    var problems: [String] {
+        var problems: [String] = []
+        if path.isEmpty { problems.append("the disk path is empty") }
+        if capacityBytes < Self.minimumCapacityBytes {
+            problems.append("the disk capacity is \(capacityBytes); it must be at least 32 MiB (33554432)")
+        }
+        if let limit = blockLimit, limit < 1 { problems.append("the disk block limit is \(limit); it must be positive") }
+        if let delay = writeBackDelaySeconds, !(delay >= 0.05 && delay <= 86_400) {
+            problems.append("writeBackDelaySeconds is \(delay); it must lie between 0.05 and 86400")
+        }
+        if !(1...64).contains(readerThreads) { problems.append("readerThreads is \(readerThreads); it must be 1 to 64") }
+        return problems
+    }
+
+    /// Bytes of records in one segment: `clamp(cap / 64, 4 MiB, 256 MiB)`, but no more than half of the spill buffer, so
+    /// that one segment can be written while the next fills.
+    func segmentBytes(spillBufferBytes: Int) -> Int {
+        max(256 << 10, min(max(4 << 20, min(capacityBytes / 64, 256 << 20)), spillBufferBytes / 2))
+    }
+}
+
+/// Something an operator may want to see in a log.
+public struct StoreEvent: Sendable, CustomStringConvertible {
+    /// How much it matters.
+    public enum Severity: String, Sendable {
+        /// Normal progress.
+        case info
+        /// The store goes on, but with less than was asked for.
+        case warning
+    }
+    /// How much it matters.
+    public let severity: Severity
+    /// One sentence. Never holds token ids, whole keys or payload.
+    public let message: String
+    /// `severity: message`.
+    public var description: String { "\(severity.rawValue): \(message)" }
+}

@@ -1,0 +1,268 @@
+internal import Glibc
+internal import Synchronization
+
+/// The disk tier at work: opens the log, loads its index, writes what the core queued, reads what lookups claimed.
+///
+/// Decisions are the core's (`StoreCore+Disk`); this class moves bytes. One writer thread does everything that changes
+/// the log, so nothing there needs a second thought about order; readers are many. How often a block's bytes are
+/// copied: memory to record buffer to RocksDB's writer on the way down; RocksDB's block to slot on the way up.
+final class DiskTier: Sendable {
+    let configuration: DiskConfiguration
+    let core: CoreLock
+    let readers: ReaderPool
+    let segmentBytes: Int
+    private let onEvent: (@Sendable (StoreEvent) -> Void)?
+    private let capacityForStaging: Int
+    /// The open log. Readers take a reference under the lock and read outside it.
+    private let log = Mutex<SegmentLog?>(nil)
+    private let work = Monitor(Work())
+    private let thread = Mutex<DiskThread?>(nil)
+    /// Descriptions of namespaces to be stored with the segments.
+    private let descriptions = Mutex<[BlockKey: NamespaceRow]>([:])
+    /// Removals that the log does not have yet.
+    private let pendingRemovals = Mutex<[BlockIdentity]>([])
+    private let allocatedBytes = Atomic<Int>(0)
+
+    /// What the writer thread is asked to do, and how far it is.
+    struct Work {
+        var isStopping = false
+        /// Set by `nudge`: look at the queue.
+        var isNudged = false
+        var askedFlushes = 0
+        var doneFlushes = 0
+        var askedSpills = 0
+        var doneSpills = 0
+        var state = State.opening
+        var lastFlushReason: String?
+    }
+
+    enum State: Equatable {
+        case opening
+        case warming
+        case running
+        /// Cannot write now; tried again at `retryNanoseconds`.
+        case paused(String)
+        /// Will not heal by itself.
+        case failed(String)
+        case stopped
+    }
+
+    init(_ configuration: DiskConfiguration, store: Configuration, core: CoreLock) {
+        self.configuration = configuration
+        self.core = core
+        onEvent = store.onEvent
+        capacityForStaging = StoreCore.stagingBytes(store)
+        segmentBytes = configuration.segmentBytes(spillBufferBytes: store.memoryCapacityBytes / 8)
+        readers = ReaderPool(threadCount: configuration.readerThreads)
+    }
+
+    func start() {
+        core.with { $0.disk.isWarming = true }
+        let writer = DiskThread(name: "kvstore-write") { [self] in
+            let loop = DiskWriter(tier: self, stagingByteCount: capacityForStaging)
+            loop.run()
+        }
+        thread.withLock { $0 = writer }
+    }
+
+    /// Ends the threads; waits for the last write.
+    func stop() {
+        work.update { $0.isStopping = true }
+        let writer = thread.withLock { thread -> DiskThread? in
+            defer { thread = nil }
+            return thread
+        }
+        writer?.join()
+        readers.stop()
+    }
+
+    // MARK: Asked by the store
+
+    /// The queue may have grown enough to be worth a segment.
+    func nudge() {
+        let isWorth = core.with { $0.disk.queuedBytes >= segmentBytes }
+        if isWorth || configuration.writeThrough { work.update { $0.isNudged = true } }
+    }
+
+    func waitUntilWarm() -> Bool {
+        work.wait(untilNanoseconds: nil) { work -> Bool? in
+            switch work.state {
+            case .opening, .warming: nil
+            case .running: true
+            case .paused, .failed, .stopped: false
+            }
+        } ?? false
+    }
+
+    func waitForSpill() {
+        let ticket = work.update { work -> Int in
+            work.askedSpills += 1
+            return work.askedSpills
+        }
+        _ = work.wait(untilNanoseconds: nil) { work -> Bool? in
+            work.doneSpills >= ticket || work.state == .stopped ? true : nil
+        }
+    }
+
+    func flush() -> FlushResult {
+        let ticket = work.update { work -> Int in
+            work.askedFlushes += 1
+            return work.askedFlushes
+        }
+        let reason = work.wait(untilNanoseconds: nil) { work -> String?? in
+            if work.doneFlushes >= ticket { return .some(work.lastFlushReason) }
+            return work.state == .stopped ? .some("the store is closed") : nil
+        }
+        let (durable, refused) = core.with { core in
+            (core.disk.policy.count - core.disk.queuedBlocks, core.countOnlyInMemory())
+        }
+        let why = refused == 0 ? nil : (reason ?? nil) ?? "blocks were stored while the flush ran"
+        return FlushResult(durableBlocks: durable, refusedBlocks: refused, reason: why)
+    }
+
+    /// Makes a removal last: written down before the blocks disappear from the index. While the log is not open, or
+    /// cannot be written, the removal is kept and written as soon as it can be.
+    func recordRemoval(_ keys: [BlockKey], namespace: Namespace) {
+        let tenant = namespace.identity.tenantHash
+        let identities = keys.map { BlockIdentity(tenant: tenant, fingerprint: namespace.fingerprint, key: $0) }
+        core.with { core in
+            if core.disk.isWarming { core.disk.removedWhileWarming.formUnion(keys) }
+        }
+        pendingRemovals.withLock { $0.append(contentsOf: identities) }
+        if let log = currentLog { writePendingRemovals(log) }
+    }
+
+    func writePendingRemovals(_ log: SegmentLog) {
+        let identities = pendingRemovals.withLock { pending -> [BlockIdentity] in
+            defer { pending = [] }
+            return pending
+        }
+        guard !identities.isEmpty else { return }
+        do throws(KVStoreError) {
+            try log.remove(identities)
+        } catch {
+            pendingRemovals.withLock { $0.append(contentsOf: identities) }
+            report(.warning, "a removal is not on disk yet (\(error)); a crash before it is may bring blocks back")
+        }
+    }
+
+    /// Keeps a namespace's description for the segments to come.
+    func remember(_ identity: NamespaceIdentity) {
+        let row = NamespaceRow(
+            fingerprint: identity.fingerprint, tenant: identity.tenantHash, description: Array(identity.description.utf8))
+        descriptions.withLock { $0[row.fingerprint] = row }
+    }
+
+    var namespaceRows: [NamespaceRow] { descriptions.withLock { Array($0.values) } }
+
+    func complete(_ statistics: inout StoreStatistics) {
+        statistics.disk.bytes = allocatedBytes.load(ordering: .relaxed)
+        statistics.disk.capacityBytes = configuration.capacityBytes
+        let state = work.update { $0.state }
+        switch state {
+        case .paused(let why), .failed(let why): statistics.diskProblem = why
+        default: break
+        }
+    }
+
+    // MARK: Reading
+
+    var currentLog: SegmentLog? { log.withLock { $0 } }
+
+    func setLog(_ new: SegmentLog?) { log.withLock { $0 = new } }
+
+    /// Reads every claimed record into its slot. The caller's thread takes part, so the read goes on even when all
+    /// readers are busy; it returns when the last record is in.
+    func read(_ claims: [LoadClaim], blocks: [PinnedBlock], namespace: Namespace) -> [LoadClaim] {
+        guard let log = currentLog else {
+            return claims.map { claim in
+                var claim = claim
+                claim.outcome = .unreadable
+                return claim
+            }
+        }
+        let run = ReadRun(claims: claims, blocks: blocks, namespace: namespace, log: log)
+        let helperCount = min(configuration.readerThreads, claims.count - 1)
+        for _ in 0..<max(0, helperCount) { readers.submit { run.work() } }
+        run.work()
+        return run.finish()
+    }
+
+    // MARK: Used by the writer
+
+    func noteAllocated(_ bytes: Int) { allocatedBytes.store(bytes, ordering: .relaxed) }
+
+    func setState(_ state: State) { work.update { $0.state = state } }
+
+    var workMonitor: Monitor<Work> { work }
+
+    func report(_ severity: StoreEvent.Severity, _ message: String) {
+        onEvent?(StoreEvent(severity: severity, message: message))
+    }
+}
+
+/// One read of several records by whoever has time: the claims are handed out one by one.
+///
+/// @unchecked Sendable would be needed for sharing slots between threads; `SlotMemory` carries that reason.
+final class ReadRun: Sendable {
+    private let claims: [LoadClaim]
+    private let blocks: [PinnedBlock]
+    private let namespace: Namespace
+    private let log: SegmentLog
+    private let next = Atomic<Int>(0)
+    private let outcomes: Monitor<(results: [LoadClaim.Outcome], missing: Int)>
+
+    init(claims: [LoadClaim], blocks: [PinnedBlock], namespace: Namespace, log: SegmentLog) {
+        self.claims = claims
+        self.blocks = blocks
+        self.namespace = namespace
+        self.log = log
+        outcomes = Monitor(([LoadClaim.Outcome](repeating: .pending, count: claims.count), claims.count))
+    }
+
+    /// Reads claims until none is left.
+    func work() {
+        while true {
+            let index = next.add(1, ordering: .relaxed).oldValue
+            guard index < claims.count else { return }
+            let outcome = read(claims[index])
+            outcomes.update { state in
+                state.results[index] = outcome
+                state.missing -= 1
+            }
+        }
+    }
+
+    /// Waits for claims that others took and returns all of them with their outcomes.
+    func finish() -> [LoadClaim] {
+        let results =
+            outcomes.wait(untilNanoseconds: nil) { state -> [LoadClaim.Outcome]? in
+                state.missing == 0 ? state.results : nil
+            } ?? []
+        return zip(claims, results).map { claim, outcome in
+            var claim = claim
+            claim.outcome = outcome
+            return claim
+        }
+    }
+
+    private func read(_ claim: LoadClaim) -> LoadClaim.Outcome {
+        // The claim's pin holds the slot for us alone until `finishLoads`.
+        let slot = unsafe blocks[claim.position].memory.mutableBytes(namespace.blockByteCount)
+        do throws(KVStoreError) {
+            let outcome = try unsafe log.read(segment: claim.segment, ordinal: UInt32(claim.ordinal)) {
+                record -> LoadClaim.Outcome in
+                do throws(RecordDamage) {
+                    return .loaded(
+                        digest: try unsafe BlockRecord.decode(
+                            record, expectingKey: claim.key, fingerprint: namespace.fingerprint, into: slot))
+                } catch {
+                    return .damaged
+                }
+            }
+            return outcome ?? .gone
+        } catch {
+            return error.code == .corrupt ? .damaged : .unreadable
+        }
+    }
+}

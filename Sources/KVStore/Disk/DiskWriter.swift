@@ -1,0 +1,358 @@
+internal import Glibc
+
+/// The writer thread's loop: open, load, then write, reclaim and tidy until told to stop.
+///
+/// Lives on one thread. Trouble with the disk ends in a pause and another try, never in an exception to the caller:
+/// the memory tier goes on, and `stopAccepting` makes the core stop counting on the disk.
+final class DiskWriter {
+    private let tier: DiskTier
+    private var core: CoreLock { tier.core }
+    private var configuration: DiskConfiguration { tier.configuration }
+    private var log: SegmentLog?
+    private let staging: RecordBuffer
+    private var pauseSeconds = 0.5
+    private var retryNanoseconds: UInt64?
+    private var lastPartialSeal: UInt64 = 0
+    private var allocatedBytes = 0
+    /// Sequence of the next record: recency that survives a restart, whatever the clock does.
+    private var nextSequence: UInt64 = 1
+
+    /// Live records carried over per dropped segment, as a share of its records. With a fifth, a segment of new records
+    /// costs at most a quarter more in carried ones: write amplification 1.25.
+    private static let carryShare = 0.2
+    /// Rows and logs beside the segments, and what a segment needs beyond its records.
+    private static let fixedBytes = 6 << 20
+
+    init(tier: DiskTier, stagingByteCount: Int) {
+        self.tier = tier
+        staging = RecordBuffer(byteCount: stagingByteCount)
+    }
+
+    func run() {
+        while !isStopping {
+            if log == nil { openLog() }
+            waitForWork()
+            if log != nil { doWork() }
+        }
+        finish()
+    }
+
+    private var isStopping: Bool { tier.workMonitor.update { $0.isStopping } }
+
+    // MARK: Opening
+
+    private func openLog() {
+        if let retryNanoseconds, monotonicNanoseconds() < retryNanoseconds { return }
+        do throws(KVStoreError) {
+            let opened = try SegmentLog(directory: configuration.path)
+            log = opened
+            reportRecovery(opened.recovery)
+            for row in tier.namespaceRows { try opened.putNamespace(row) }
+            measure()
+            tier.setState(.warming)
+            // From here on removals go straight to the log; those that came earlier go now, before rows are read.
+            core.with { $0.disk.isWarming = true }
+            tier.setLog(opened)
+            tier.writePendingRemovals(opened)
+            var loader = IndexLoader(core: core, log: opened)
+            nextSequence = try loader.load(stopping: { self.isStopping }) + 1
+            core.with { core in
+                core.disk.isWarming = false
+                core.disk.removedWhileWarming = []
+                core.disk.accepts = true
+                _ = core.enqueueAllResidentIfWriteBack()
+            }
+            pauseSeconds = 0.5
+            retryNanoseconds = nil
+            tier.setState(.running)
+        } catch {
+            tier.setLog(nil)
+            log?.close()
+            log = nil
+            fail(error)
+        }
+    }
+
+    private func reportRecovery(_ recovery: RecoveryReport) {
+        guard recovery.wasRepaired else { return }
+        tier.report(
+            .warning,
+            "the disk tier in \(configuration.path) was damaged and has been repaired: "
+                + "\(recovery.segmentsSalvaged) segments kept, \(recovery.filesRefused) files dropped")
+    }
+
+    /// What cannot heal by itself is said once and left alone; all else is tried again, ever more slowly.
+    private func fail(_ error: KVStoreError) {
+        core.with { core in
+            core.counters.diskErrors += 1
+            core.disk.isWarming = false
+            core.stopAccepting()
+        }
+        let permanent: [KVStoreError.Code] = [.foreignDirectory, .futureFormat, .invalidArgument]
+        if permanent.contains(error.code) {
+            retryNanoseconds = .max
+            tier.setState(.failed(error.description))
+            tier.report(.warning, "the disk tier is off: \(error.message)")
+            return
+        }
+        retryNanoseconds = monotonicNanoseconds() + UInt64(pauseSeconds * 1e9)
+        tier.setState(.paused(error.description))
+        tier.report(.warning, "the disk tier pauses for \(pauseSeconds) s: \(error.message)")
+        pauseSeconds = min(30, pauseSeconds * 2)
+    }
+
+    // MARK: The loop
+
+    private func waitForWork() {
+        var deadline = monotonicNanoseconds() + 200_000_000
+        if let delay = configuration.writeBackDelaySeconds {
+            deadline = min(deadline, monotonicNanoseconds() + UInt64(delay * 1e8))
+        }
+        _ = tier.workMonitor.wait(untilNanoseconds: deadline) { work -> Bool? in
+            let isAsked = work.isNudged || work.askedFlushes > work.doneFlushes || work.askedSpills > work.doneSpills
+            guard isAsked || work.isStopping else { return nil }
+            work.isNudged = false
+            return true
+        }
+        // Without a log nobody can be served; whoever waits gets the reason.
+        if log == nil { answerWaiters(reason: problem) }
+    }
+
+    private var problem: String? {
+        tier.workMonitor.update { work in
+            switch work.state {
+            case .paused(let why), .failed(let why): why
+            default: nil
+            }
+        }
+    }
+
+    private func answerWaiters(reason: String?) {
+        tier.workMonitor.update { work in
+            if work.askedFlushes > work.doneFlushes { work.lastFlushReason = reason }
+            work.doneFlushes = work.askedFlushes
+            work.doneSpills = work.askedSpills
+        }
+    }
+
+    private func doWork() {
+        let (flushes, spills) = tier.workMonitor.update { ($0.askedFlushes, $0.askedSpills) }
+        let isFlush = flushes > tier.workMonitor.update({ $0.doneFlushes })
+        if isPaused { return answerWaiters(reason: problem) }
+        resumeIfPaused()
+        if isFlush { core.with { _ = $0.enqueueAllResident() } }
+        let writesPartial = isFlush || configuration.writeThrough || queueAged()
+        if let log { tier.writePendingRemovals(log) }
+        do throws(KVStoreError) {
+            try writeSegments(partial: writesPartial)
+            try dropDeadSegments()
+            try forgetRows(atLeast: isFlush || writesPartial ? 1 : 1024)
+        } catch {
+            writeFailed(error)
+        }
+        let reason = problem
+        tier.workMonitor.update { work in
+            if isFlush { work.lastFlushReason = reason }
+            work.doneFlushes = max(work.doneFlushes, flushes)
+            work.doneSpills = max(work.doneSpills, spills)
+        }
+    }
+
+    private var isPaused: Bool { retryNanoseconds.map { monotonicNanoseconds() < $0 } ?? false }
+
+    private func resumeIfPaused() {
+        guard retryNanoseconds != nil else { return }
+        retryNanoseconds = nil
+        core.with { core in
+            core.disk.accepts = true
+            _ = core.enqueueAllResidentIfWriteBack()
+        }
+        tier.setState(.running)
+    }
+
+    /// Queues blocks that reached half of the write-back delay; tells whether to seal what waits, full or not. Together
+    /// a block is on disk before it is `writeBackDelaySeconds` old, and such seals are at least 0.3 delays apart.
+    private func queueAged() -> Bool {
+        guard let delay = configuration.writeBackDelaySeconds else { return false }
+        let now = monotonicNanoseconds()
+        let age = UInt64(delay * 0.5e9)
+        let seconds = UInt32(truncatingIfNeeded: (now - min(now, age)) / 1_000_000_000)
+        core.with { $0.enqueueAged(committedBy: delay < 4 ? seconds &+ 1 : seconds) }
+        guard core.with({ $0.disk.queuedBlocks > 0 }), now - lastPartialSeal > UInt64(delay * 0.3e9) else { return false }
+        lastPartialSeal = now
+        return true
+    }
+
+    // MARK: Writing
+
+    private func writeSegments(partial: Bool) throws(KVStoreError) {
+        let segmentBytes = tier.segmentBytes
+        while true {
+            let queued = core.with { $0.disk.queuedBytes }
+            guard queued >= segmentBytes || (partial && queued > 0) else { return }
+            let batch = core.with { $0.takeSpillBatch(maximumBytes: segmentBytes) }
+            if batch.isEmpty { return }
+            try write(batch)
+        }
+    }
+
+    /// Writes one segment: what is carried over first (it is older), then the batch.
+    private func write(_ batch: [SpillItem]) throws(KVStoreError) {
+        guard let log else { return core.with { $0.failSpill(batch) } }
+        let batchBytes = batch.reduce(0) { $0 + $1.rawByteCount + 1024 }
+        var reclaims: [StoreCore.ReclaimPlan] = []
+        do throws(KVStoreError) {
+            reclaims = try planReclaims(for: batchBytes)
+            let writer = try log.beginSegment()
+            var written: [SpillItem] = []
+            var stored: [Int] = []
+            for item in reclaims.flatMap(\.carried) + batch {
+                guard let byteCount = try append(item, to: writer) else { continue }
+                written.append(item)
+                stored.append(byteCount)
+            }
+            let sealed = try writer.seal()
+            core.with { core in
+                core.finishSpill(
+                    written, segment: sealed.info.id, byteCount: sealed.info.fileByteCount, storedByteCounts: stored)
+            }
+        } catch {
+            core.with { $0.failSpill(batch) }
+            throw error
+        }
+        for plan in reclaims { try drop(plan.segment) }
+        measure()
+    }
+
+    /// Chooses segments to drop until the batch and what is carried over fit under the cap, one segment's size kept
+    /// free on top, since the old segments only go once the new one is sealed.
+    private func planReclaims(for batchBytes: Int) throws(KVStoreError) -> [StoreCore.ReclaimPlan] {
+        let spare = tier.segmentBytes / 2 + Self.fixedBytes
+        var plans: [StoreCore.ReclaimPlan] = []
+        var growth = batchBytes
+        measure()
+        while allocatedBytes + growth + spare > configuration.capacityBytes {
+            let excluded = Set(plans.map(\.segment))
+            guard let plan = core.with({ $0.planReclaim(excluding: excluded, carryShare: Self.carryShare) }) else {
+                throw KVStoreError(
+                    .diskFull, "the disk tier's cap of \(configuration.capacityBytes) bytes leaves no room; raise it")
+            }
+            plans.append(plan)
+            growth += plan.carriedBytes - plan.byteCount
+        }
+        return plans
+    }
+
+    /// Appends one record; nil when a record to carry over cannot be read (its blocks are dropped with the old segment).
+    private func append(_ item: SpillItem, to writer: SegmentWriter) throws(KVStoreError) -> Int? {
+        let row = IndexRow(
+            key: item.key, parent: item.parentKey, fingerprint: item.fingerprint, tenant: item.tenant,
+            rawByteCount: UInt32(item.rawByteCount), uses: UInt32(item.uses), sequence: nextSequence)
+        nextSequence += 1
+        switch item.source {
+        case .memory(_, let digest):
+            let identity = RecordIdentity(
+                key: item.key, parent: item.parentKey, fingerprint: item.fingerprint, sequence: row.sequence)
+            // A block is only queued once its namespace is open and its geometry known (`canQueue`).
+            // The item's pin keeps the slot; the staging buffer belongs to this thread.
+            let byteCount = unsafe BlockRecord.encode(
+                identity, geometry: item.geometry!, codec: .automatic, raw: item.memory!.bytes(item.rawByteCount),
+                rawDigest: digest, into: staging.bytes)
+            try unsafe writer.append(
+                row, record: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(staging.bytes)[..<byteCount]))
+            return byteCount
+        case .segment(let segment, let ordinal):
+            let origin = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
+            do throws(KVStoreError) {
+                // The record is lent for the length of the closure.
+                return try unsafe log?.read(segment: segment, ordinal: UInt32(ordinal)) {
+                    record throws(KVStoreError) -> Int in
+                    try unsafe writer.append(row, record: record, carriedFrom: origin)
+                    return record.count
+                }
+            } catch {
+                if error.code == .corrupt {
+                    core.with { $0.counters.corruptBlocks += 1 }
+                    return nil
+                }
+                throw error
+            }
+        }
+    }
+
+    private func drop(_ segment: UInt32) throws(KVStoreError) {
+        core.with { $0.finishReclaim(segment) }
+        try forgetRows(atLeast: 1)
+        try log?.dropSegment(segment)
+    }
+
+    /// Segments without a single live record cost space for nothing.
+    private func dropDeadSegments() throws(KVStoreError) {
+        let dead = core.with { core in core.disk.segments.filter { $0.value.liveCount == 0 }.map(\.key).sorted() }
+        for segment in dead { try drop(segment) }
+        if !dead.isEmpty { measure() }
+    }
+
+    private func forgetRows(atLeast count: Int) throws(KVStoreError) {
+        let rows = core.with { core -> [BlockIdentity] in
+            guard core.disk.rowsToForget.count >= count else { return [] }
+            defer { core.disk.rowsToForget.removeAll() }
+            // A block that came back meanwhile has a new row of its own.
+            return core.disk.rowsToForget.filter { row in
+                core.entries.find(row.key).map { !core.entries[$0].isOnDisk } ?? true
+            }
+        }
+        if !rows.isEmpty { try log?.forget(rows) }
+    }
+
+    private func measure() {
+        allocatedBytes = Int(clamping: log?.allocatedBytes() ?? 0)
+        tier.noteAllocated(allocatedBytes)
+    }
+
+    /// A full disk leaves the log as it was: wait and go on. Any other failure means the handle must not be written to
+    /// again (RocksDB's own checks may abort the process): close it, and open it anew after a pause.
+    private func writeFailed(_ error: KVStoreError) {
+        let isBroken = log?.isBroken ?? true
+        fail(error)
+        guard isBroken else { return }
+        tier.setLog(nil)
+        log?.close()
+        log = nil
+        core.with { $0.forgetDisk() }
+    }
+
+    private func finish() {
+        if let log, retryNanoseconds == nil {
+            if configuration.flushOnClose { core.with { _ = $0.enqueueAllResident() } }
+            do throws(KVStoreError) {
+                try writeSegments(partial: true)
+                try forgetRows(atLeast: 1)
+            } catch {
+                tier.report(.warning, "not everything could be written at close: \(error.message)")
+            }
+            tier.setLog(nil)
+            log.close()
+        }
+        tier.setState(.stopped)
+        answerWaiters(reason: "the store is closed")
+    }
+}
+
+/// Page-aligned scratch memory of a fixed size, from the kernel and not from Swift's allocator, which aborts when memory
+/// runs out. Untouched pages cost nothing.
+@safe
+final class RecordBuffer {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(byteCount: Int) {
+        let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        // mmap of a few megabytes only fails when address space is limited; then no block can be encoded.
+        let isMapped = unsafe address != MAP_FAILED
+        unsafe bytes = UnsafeMutableRawBufferPointer(start: isMapped ? address : nil, count: isMapped ? byteCount : 0)
+    }
+
+    deinit {
+        if let base = unsafe bytes.baseAddress { unsafe munmap(base, bytes.count) }
+    }
+}

@@ -1,0 +1,155 @@
+// Threads of the disk tier. Blocking calls into RocksDB must not run on Swift's cooperative pool (it has one thread per
+// core and expects each to make progress) nor on Dispatch's shared queues, so the tier has plain threads of its own.
+internal import Glibc
+
+/// A mutex with a condition: the one thing Synchronization does not have.
+///
+/// @unchecked Sendable: the C objects live at a fixed address for the life of the instance and are made for sharing;
+/// `Value` is only reached under the mutex.
+@safe
+final class Monitor<Value>: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private var value: Value
+
+    init(_ value: Value) {
+        self.value = value
+        // Deadlines are measured on the monotonic clock: a jump of the wall clock must not stall the disk.
+        var attributes = pthread_condattr_t()
+        unsafe pthread_condattr_init(&attributes)
+        unsafe pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        unsafe pthread_mutex_init(mutex, nil)
+        unsafe pthread_cond_init(condition, &attributes)
+        unsafe pthread_condattr_destroy(&attributes)
+    }
+
+    deinit {
+        unsafe pthread_cond_destroy(condition)
+        unsafe pthread_mutex_destroy(mutex)
+        unsafe condition.deallocate()
+        unsafe mutex.deallocate()
+    }
+
+    /// Changes the value and wakes everybody who waits.
+    func update<Result>(_ body: (inout Value) -> Result) -> Result {
+        unsafe pthread_mutex_lock(mutex)
+        defer {
+            unsafe pthread_cond_broadcast(condition)
+            unsafe pthread_mutex_unlock(mutex)
+        }
+        return body(&value)
+    }
+
+    /// Waits until `body` returns a result, at most until `deadlineNanoseconds` on the monotonic clock.
+    func wait<Result>(untilNanoseconds deadlineNanoseconds: UInt64?, _ body: (inout Value) -> Result?) -> Result? {
+        unsafe pthread_mutex_lock(mutex)
+        defer { unsafe pthread_mutex_unlock(mutex) }
+        while true {
+            if let result = body(&value) { return result }
+            if let deadlineNanoseconds {
+                var deadline = timespec(
+                    tv_sec: Int(deadlineNanoseconds / 1_000_000_000), tv_nsec: Int(deadlineNanoseconds % 1_000_000_000))
+                if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&value) }
+            } else {
+                unsafe pthread_cond_wait(condition, mutex)
+            }
+        }
+    }
+}
+
+/// The monotonic clock.
+func monotonicNanoseconds() -> UInt64 {
+    var now = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &now)
+    return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
+}
+
+/// A named thread that runs one closure.
+///
+/// @unchecked Sendable: the handle is written once, before anybody can join.
+final class DiskThread: @unchecked Sendable {
+    private var handle: pthread_t = 0
+    private let isRunning: Bool
+
+    private final class Start {
+        let body: @Sendable () -> Void
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+
+    init(name: String, _ body: @escaping @Sendable () -> Void) {
+        // The new thread takes the retained box over; on failure it is released here.
+        let box = unsafe Unmanaged.passRetained(Start(body))
+        let status = unsafe pthread_create(
+            &handle, nil,
+            { argument in
+                unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue().body()
+                return nil
+            }, box.toOpaque())
+        isRunning = status == 0
+        if isRunning {
+            nameThread(handle, name)
+        } else {
+            unsafe box.release()
+        }
+    }
+
+    /// Waits for the thread to end. Call once, from another thread.
+    func join() {
+        if isRunning { _ = pthread_join(handle, nil) }
+    }
+}
+
+/// A fixed number of threads and a queue of jobs for them.
+final class ReaderPool: Sendable {
+    private struct State {
+        var jobs: [@Sendable () -> Void] = []
+        var isStopping = false
+    }
+    private let state = Monitor(State())
+    private let threads: [DiskThread]
+
+    init(threadCount: Int) {
+        let state = self.state
+        threads = (0..<threadCount).map { number in
+            DiskThread(name: "kvstore-read-\(number)") {
+                while let job = Self.nextJob(state) { job() }
+            }
+        }
+    }
+
+    private static func nextJob(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
+        state.wait(untilNanoseconds: nil) { state -> (@Sendable () -> Void)?? in
+            if !state.jobs.isEmpty { return .some(state.jobs.removeFirst()) }
+            return state.isStopping ? .some(nil) : nil
+        } ?? nil
+    }
+
+    /// Runs `job` on one of the threads, some time. After `stop` jobs run on the caller's thread.
+    func submit(_ job: @escaping @Sendable () -> Void) {
+        let accepted = state.update { state in
+            if state.isStopping { return false }
+            state.jobs.append(job)
+            return true
+        }
+        if !accepted { job() }
+    }
+
+    /// Finishes the jobs there are and ends the threads.
+    func stop() {
+        state.update { $0.isStopping = true }
+        for thread in threads { thread.join() }
+    }
+}
+
+/// A read of one or more blocks that is under way. Others who want one of them wait here instead of reading it again.
+final class Flight: Sendable {
+    private let isDone = Monitor(false)
+
+    /// Called once, after the blocks became visible or were given up.
+    func land() { isDone.update { $0 = true } }
+
+    /// Waits for `land`. Only disk reads happen in between.
+    func wait() {
+        _ = isDone.wait(untilNanoseconds: nil) { $0 ? true : nil }
+    }
+}

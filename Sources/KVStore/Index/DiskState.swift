@@ -1,0 +1,114 @@
+internal import DequeModule
+
+/// What the core knows about the disk tier: its order, its segments, and what waits to be written. No I/O.
+struct DiskState: ~Copyable {
+    let policy: any EvictionPolicy
+    /// Whether blocks may be queued: there is a disk, it is open, and it is not pausing after an error.
+    var accepts = false
+    /// Set while the index is being loaded at start.
+    var isWarming = false
+    /// Keys removed while the index was being loaded, which the rows just read may still name.
+    var removedWhileWarming: Set<BlockKey> = []
+    /// Blocks to write, coldest first. Stale ids (dequeued or dropped meanwhile) are skipped by their `isQueued` flag.
+    var queue: Deque<EntryID> = []
+    var queuedBlocks = 0
+    var queuedBytes = 0
+    /// Evicted from memory, still in their slots.
+    var spillingCount = 0
+    /// Rows of blocks that left the tier; the disk's thread deletes them in batches.
+    var rowsToForget: [BlockIdentity] = []
+    /// Live segments by id.
+    private(set) var segments: [UInt32: Segment] = [:]
+    /// Committed blocks with the second of their commit, oldest first, for write-back.
+    private var dirty: Deque<(id: EntryID, seconds: UInt32)> = []
+    private let tracksDirty: Bool
+    private let hasDisk: Bool
+
+    /// One segment's books.
+    struct Segment {
+        /// Entry of each record by ordinal, `none` once it died.
+        var records: [EntryID]
+        var liveCount: Int
+        /// Sum of the live records' ticks: with `liveCount`, how hot the segment is, at one addition per touch.
+        var tickSum: UInt64
+        var byteCount: Int
+    }
+
+    init(configuration: Configuration, entryCapacity: Int) throws(KVStoreError) {
+        policy = try configuration.policy.make(capacity: entryCapacity)
+        hasDisk = configuration.disk != nil
+        tracksDirty = configuration.disk?.writeBackDelaySeconds != nil
+    }
+
+    var metadataBytes: Int {
+        policy.metadataBytes + segments.values.reduce(0) { $0 + $1.records.count * 4 }
+            + queue.count * 4 + dirty.count * 8
+            + rowsToForget.capacity * MemoryLayout<BlockIdentity>.stride
+    }
+
+    mutating func noteDirty(_ id: EntryID, nowSeconds: UInt32) {
+        guard tracksDirty else { return }
+        dirty.append((id, nowSeconds))
+    }
+
+    /// The next committed block that is at least as old as `beforeSeconds`.
+    mutating func popDirty(committedBy seconds: UInt32) -> EntryID? {
+        guard let first = dirty.first, first.seconds <= seconds else { return nil }
+        return dirty.removeFirst().id
+    }
+
+    /// Marks a member as used.
+    mutating func touch(_ id: EntryID, _ entry: Entry, tick: UInt32) {
+        let old = policy.tick(of: id)
+        guard old != tick else { return }
+        policy.touch(id, tick: tick)
+        if entry.isOnDisk { segments[entry.segment]?.tickSum += UInt64(tick &- old) }
+    }
+
+    mutating func addSegment(_ id: UInt32, recordCount: Int, byteCount: Int) {
+        segments[id] = Segment(
+            records: [EntryID](repeating: .none, count: recordCount), liveCount: 0, tickSum: 0, byteCount: byteCount)
+    }
+
+    mutating func recordLives(segment: UInt32, ordinal: UInt16, entry: EntryID) {
+        segments[segment]!.records[Int(ordinal)] = entry
+        segments[segment]!.liveCount += 1
+        segments[segment]!.tickSum += UInt64(policy.tick(of: entry))
+    }
+
+    mutating func recordDied(segment: UInt32, ordinal: UInt16, tick: UInt32) {
+        guard segments[segment] != nil else { return }
+        segments[segment]!.records[Int(ordinal)] = .none
+        segments[segment]!.liveCount -= 1
+        segments[segment]!.tickSum -= UInt64(tick)
+    }
+
+    mutating func removeSegment(_ id: UInt32) { segments[id] = nil }
+
+    var recordCount: Int { segments.values.reduce(0) { $0 + $1.records.count } }
+
+    /// The segment whose live records are worth least together: how much hotter than the coldest block of the tier they
+    /// are, summed. Dead records are worth nothing.
+    func leastWorthSegment(excluding excluded: Set<UInt32>) -> UInt32? {
+        let floor = UInt64(policy.coldestTick)
+        var best: (id: UInt32, worth: UInt64)?
+        for (id, segment) in segments where !excluded.contains(id) {
+            // Every live record is at least as hot as the coldest; +1 so that one more record is never worth nothing.
+            let worth = segment.tickSum - UInt64(segment.liveCount) * floor + UInt64(segment.liveCount)
+            if best == nil || worth < best!.worth || (worth == best!.worth && id < best!.id) { best = (id, worth) }
+        }
+        return best?.id
+    }
+
+    /// Halves every tick when the counter is about to wrap; returns the new counter.
+    mutating func rescaleTicks(_ policies: [any EvictionPolicy], entries: borrowing EntryTable) -> UInt32 {
+        for policy in policies { policy.halveTicks() }
+        policy.halveTicks()
+        for id in segments.keys {
+            var sum: UInt64 = 0
+            for entry in segments[id]!.records where entry != .none { sum += UInt64(policy.tick(of: entry)) }
+            segments[id]!.tickSum = sum
+        }
+        return .max / 2 + 1
+    }
+}

@@ -1,0 +1,195 @@
+/// Index of an entry, dense from 0. `none` says "no entry".
+typealias EntryID = UInt32
+extension UInt32 {
+    static var none: UInt32 { .max }
+}
+
+/// What the store knows about one block. 64 bytes, because there is one for every block on disk.
+struct Entry: BitwiseCopyable {
+    /// Where the block's bytes in memory stand.
+    enum Residence: UInt8, BitwiseCopyable {
+        /// No slot: the block is on disk only.
+        case none
+        /// A slot is being filled by whoever reserved it. Invisible.
+        case reserved
+        /// A slot holds the bytes and the memory tier counts it.
+        case resident
+        /// Evicted from the memory tier, but the slot stays until the bytes are on disk.
+        case spilling
+        /// A slot is being filled from disk.
+        case loading
+    }
+
+    var key: BlockKey
+    var parent: EntryID = .none
+    var firstChild: EntryID = .none
+    var nextSibling: EntryID = .none
+    var previousSibling: EntryID = .none
+    var slot: SlotID = .none
+    var segment: UInt32 = .none
+    var ordinal: UInt16 = 0
+    var namespace: UInt16
+    var residence: Residence = .none
+    /// Waits to be written to disk, or is being written.
+    var isQueued = false
+    /// The writer holds its slot right now.
+    var isWriting = false
+    /// Saturating count of hits, kept on disk too.
+    var uses: UInt8 = 0
+
+    var isOnDisk: Bool { segment != .none }
+    /// The disk tier counts a block from the moment it is queued for it.
+    var isInDiskTier: Bool { isOnDisk || isQueued }
+    /// A lookup may find it.
+    var isPresent: Bool { residence != .reserved }
+}
+
+/// All entries, found by key, linked as the tree of prefixes.
+///
+/// Entries live in one array that never moves; a hash table in 16 shards maps keys to them, so that growing one shard
+/// is short. Memory comes from `mmap` and counts against the memory cap. Lives inside the store's lock.
+struct EntryTable: ~Copyable {
+    private var entries: MappedArray<Entry>
+    private var shards: [KeyShard]
+    private var freeHead: EntryID = .none
+    private(set) var count = 0
+    let capacity: Int
+
+    private static let shardBits = 4
+
+    init(capacity: Int) throws(KVStoreError) {
+        self.capacity = capacity
+        entries = try MappedArray(capacity: capacity)
+        shards = []
+        for _ in 0..<(1 << Self.shardBits) { shards.append(KeyShard()) }
+    }
+
+    /// Memory the table takes from the cap.
+    var metadataBytes: Int { entries.committedBytes + shards.reduce(0) { $0 + $1.byteCount } }
+
+    /// Ids ever in use are below this; other tables keyed by entry grow to it.
+    var highWater: Int { entries.count }
+
+    subscript(id: EntryID) -> Entry {
+        @inline(__always) get { entries[Int(id)] }
+        @inline(__always) _modify { yield &entries[Int(id)] }
+    }
+
+    private static func shard(of key: BlockKey) -> Int { Int(key.word0 >> (64 - UInt64(shardBits))) }
+
+    /// The entry of `key`, present or reserved. O(1).
+    func find(_ key: BlockKey) -> EntryID? {
+        let table = shards[Self.shard(of: key)]
+        var position = table.start(of: key)
+        while true {
+            let id = table.id(at: position)
+            if id == .none { return nil }
+            if entries[Int(id)].key == key { return id }
+            position = table.next(position)
+        }
+    }
+
+    /// Adds an entry under `parent` (or as a root). Nil when the metadata limit is reached.
+    mutating func insert(_ key: BlockKey, parent: EntryID, namespace: UInt16) -> EntryID? {
+        guard let id = takeID() else { return nil }
+        entries[Int(id)] = Entry(key: key, parent: parent, namespace: namespace)
+        if parent != .none { linkChild(id, to: parent) }
+        shards[Self.shard(of: key)].insert(key, id: id, entries: entries)
+        count += 1
+        return id
+    }
+
+    /// Takes a childless entry out.
+    mutating func remove(_ id: EntryID) {
+        let entry = entries[Int(id)]
+        precondition(entry.firstChild == .none, "an entry with children stays")
+        if entry.parent != .none { unlinkChild(id, from: entry.parent) }
+        shards[Self.shard(of: entry.key)].remove(entry.key, id: id, entries: entries)
+        self.entries[Int(id)] = Entry(
+            key: BlockKey(word0: 0, word1: 0, word2: 0, word3: 0), nextSibling: freeHead, namespace: 0)
+        freeHead = id
+        count -= 1
+    }
+
+    private mutating func takeID() -> EntryID? {
+        if freeHead != .none {
+            let id = freeHead
+            freeHead = entries[Int(id)].nextSibling
+            return id
+        }
+        let id = entries.count
+        return entries.grow(toCount: id + 1) ? EntryID(id) : nil
+    }
+
+    private mutating func linkChild(_ id: EntryID, to parent: EntryID) {
+        let first = entries[Int(parent)].firstChild
+        entries[Int(id)].nextSibling = first
+        if first != .none { entries[Int(first)].previousSibling = id }
+        entries[Int(parent)].firstChild = id
+    }
+
+    private mutating func unlinkChild(_ id: EntryID, from parent: EntryID) {
+        let entry = entries[Int(id)]
+        if entry.previousSibling == .none {
+            entries[Int(parent)].firstChild = entry.nextSibling
+        } else {
+            entries[Int(entry.previousSibling)].nextSibling = entry.nextSibling
+        }
+        if entry.nextSibling != .none { entries[Int(entry.nextSibling)].previousSibling = entry.previousSibling }
+    }
+}
+
+/// One shard of the key table: open addressing with linear probing, at most 3/4 full, backward-shift deletion.
+///
+/// The key is a SHA-256, so a word of it serves as the hash. A slot holds the entry's id + 1; keys are compared in the
+/// entry itself.
+private struct KeyShard {
+    private var slots: [UInt32]
+    private var used = 0
+
+    init() { slots = [UInt32](repeating: 0, count: 256) }
+
+    var byteCount: Int { slots.count * MemoryLayout<UInt32>.size }
+
+    func start(of key: BlockKey) -> Int { Int(truncatingIfNeeded: key.word0) & (slots.count - 1) }
+    func next(_ position: Int) -> Int { (position + 1) & (slots.count - 1) }
+    func id(at position: Int) -> EntryID { slots[position] &- 1 }
+
+    mutating func insert(_ key: BlockKey, id: EntryID, entries: borrowing MappedArray<Entry>) {
+        if (used + 1) * 4 > slots.count * 3 { grow(entries: entries) }
+        place(key, id)
+        used += 1
+    }
+
+    private mutating func place(_ key: BlockKey, _ id: EntryID) {
+        var position = start(of: key)
+        while slots[position] != 0 { position = next(position) }
+        slots[position] = id + 1
+    }
+
+    private mutating func grow(entries: borrowing MappedArray<Entry>) {
+        let old = slots
+        slots = [UInt32](repeating: 0, count: old.count * 2)
+        for slot in old where slot != 0 { place(entries[Int(slot - 1)].key, slot - 1) }
+    }
+
+    mutating func remove(_ key: BlockKey, id: EntryID, entries: borrowing MappedArray<Entry>) {
+        var hole = start(of: key)
+        while slots[hole] != id + 1 {
+            precondition(slots[hole] != 0, "removing a key that is not in the table")
+            hole = next(hole)
+        }
+        // Move later members of the run into the hole unless that would put them before their start.
+        var position = next(hole)
+        while slots[position] != 0 {
+            let home = start(of: entries[Int(slots[position] - 1)].key)
+            if ((position - home) & (slots.count - 1)) >= ((position - hole) & (slots.count - 1)) {
+                slots[hole] = slots[position]
+                hole = position
+            }
+            position = next(position)
+        }
+        slots[hole] = 0
+        used -= 1
+    }
+}

@@ -1,0 +1,147 @@
+// The only file that imports CLinux: memory that the kernel gives and takes, with an error instead of an abort.
+internal import CLinux
+internal import Glibc
+
+/// One sealed memfd: the unit in which the memory tier takes memory from the system and gives it back.
+///
+/// ```
+/// offset 0          slotByteCount       2 × slotByteCount            slots end          byteCount
+/// | slot 0          | slot 1            | …                          | generations (u64 per slot), page-rounded |
+/// ```
+/// A region belongs to one tenant and one slot size, so that no descriptor ever shows another tenant's pages. The owner
+/// keeps the writable mapping; everybody else can map it read-only. A slot's generation is raised before the slot is
+/// overwritten, so that a reader in another process can tell that what it read has gone.
+@safe
+final class Region {
+    let slotByteCount: Int
+    let slotCount: Int
+    let byteCount: Int
+    let fileDescriptor: Int32
+    private let base: UnsafeMutableRawPointer
+
+    /// Allocates and maps a region. Slow (the kernel clears every page), so never called under the store's lock.
+    init(slotByteCount: Int, slotCount: Int) throws(KVStoreError) {
+        let generationBytes = roundUp(slotCount * MemoryLayout<UInt64>.size, to: pageByteCount)
+        let byteCount = slotByteCount * slotCount + generationBytes
+        let hugePage = 2 << 20
+        let alignment = byteCount >= hugePage ? hugePage : pageByteCount
+        var descriptor: Int32 = -1
+        var address: UnsafeMutableRawPointer?
+        // The C call fills both on success and neither otherwise.
+        let status = unsafe CLinux_region_create("kvstore-region", byteCount, alignment, &descriptor, &address)
+        guard status == 0, let address = unsafe address else {
+            throw KVStoreError(
+                .outOfMemory,
+                "the kernel refused a shared memory region of \(byteCount) bytes (errno \(status)); lower the memory "
+                    + "capacity, or raise the limit of shared memory or of open files"
+            )
+        }
+        self.slotByteCount = slotByteCount
+        self.slotCount = slotCount
+        self.byteCount = byteCount
+        self.fileDescriptor = descriptor
+        unsafe self.base = address
+    }
+
+    deinit {
+        unsafe CLinux_region_destroy(fileDescriptor, base, byteCount)
+    }
+
+    /// The bytes a region of `slotCount` slots takes from the cap.
+    static func byteCount(slotByteCount: Int, slotCount: Int) -> Int {
+        slotByteCount * slotCount + roundUp(slotCount * MemoryLayout<UInt64>.size, to: pageByteCount)
+    }
+
+    /// The address of a slot; valid until the region is closed, which waits for every pin.
+    @unsafe func address(ofSlot index: Int) -> UnsafeMutableRawPointer {
+        precondition(index >= 0 && index < slotCount, "slot \(index) of \(slotCount)")
+        return unsafe base + index * slotByteCount
+    }
+
+    /// Says that whoever still looks at this slot looks at the past. Called under the store's lock.
+    func raiseGeneration(ofSlot index: Int) {
+        precondition(index >= 0 && index < slotCount)
+        // In bounds by the line above; the page behind the slots was sized for it.
+        let word = unsafe (base + slotByteCount * slotCount).assumingMemoryBound(to: UInt64.self) + index
+        unsafe word.pointee &+= 1
+    }
+
+    /// How often the slot was given out.
+    func generation(ofSlot index: Int) -> UInt64 {
+        precondition(index >= 0 && index < slotCount)
+        let word = unsafe (base + slotByteCount * slotCount).assumingMemoryBound(to: UInt64.self) + index
+        return unsafe word.pointee
+    }
+}
+
+/// Gives a thread the name that `top -H` and debuggers show; at most 15 bytes.
+func nameThread(_ thread: pthread_t, _ name: String) {
+    _ = unsafe CLinux_name_thread(UInt(thread), name)
+}
+
+let pageByteCount = 4096
+
+func roundUp(_ value: Int, to multiple: Int) -> Int {
+    (value + multiple - 1) / multiple * multiple
+}
+
+/// A growable array of trivial elements whose storage never moves and whose growth can fail instead of aborting.
+///
+/// Address space for `capacity` elements is reserved at once, memory is committed page by page. Elements start zeroed.
+/// Not thread-safe; it lives inside the store's lock.
+@safe
+struct MappedArray<Element: BitwiseCopyable>: ~Copyable {
+    private let base: UnsafeMutablePointer<Element>
+    private let reservedBytes: Int
+    let capacity: Int
+    /// Elements that may be touched.
+    private(set) var count = 0
+    /// What the array takes from the cap.
+    private(set) var committedBytes = 0
+
+    /// Growth step: small enough for a 16 MiB cap, large enough that growing is rare.
+    private static var stepBytes: Int { 64 << 10 }
+
+    init(capacity: Int) throws(KVStoreError) {
+        let bytes = roundUp(max(capacity, 1) * MemoryLayout<Element>.stride, to: Self.stepBytes)
+        guard let address = unsafe CLinux_reserve(bytes) else {
+            throw KVStoreError(.outOfMemory, "no address space for \(bytes) bytes of metadata; lower the memory capacity")
+        }
+        unsafe base = address.bindMemory(to: Element.self, capacity: bytes / MemoryLayout<Element>.stride)
+        reservedBytes = bytes
+        self.capacity = capacity
+    }
+
+    deinit {
+        unsafe CLinux_unreserve(UnsafeMutableRawPointer(base), reservedBytes)
+    }
+
+    /// Bytes that growing to `newCount` elements would add to `committedBytes`.
+    func growthBytes(toCount newCount: Int) -> Int {
+        max(0, roundUp(newCount * MemoryLayout<Element>.stride, to: Self.stepBytes) - committedBytes)
+    }
+
+    /// Makes elements up to `newCount` usable. False when the capacity or the kernel says no; nothing changed then.
+    mutating func grow(toCount newCount: Int) -> Bool {
+        guard newCount <= capacity else { return false }
+        let needed = roundUp(newCount * MemoryLayout<Element>.stride, to: Self.stepBytes)
+        if needed > committedBytes {
+            guard unsafe CLinux_commit(UnsafeMutableRawPointer(base), needed) == 0 else { return false }
+            committedBytes = needed
+        }
+        count = max(count, newCount)
+        return true
+    }
+
+    /// Elements are trivial and zero-initialised, so any index below `count` is a valid value.
+    subscript(index: Int) -> Element {
+        @inline(__always) get {
+            precondition(index >= 0 && index < count)
+            return unsafe base[index]
+        }
+        @inline(__always) _modify {
+            precondition(index >= 0 && index < count)
+            yield unsafe &base[index]
+        }
+    }
+}

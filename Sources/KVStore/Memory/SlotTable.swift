@@ -1,0 +1,267 @@
+/// Index of a slot over all regions, dense from 0.
+typealias SlotID = UInt32
+
+/// What the memory tier knows about one slot.
+struct Slot: BitwiseCopyable {
+    /// The entry whose bytes the slot holds; `none` when free, or when the block was removed under a lease.
+    var entry: EntryID
+    /// Region number and place in it.
+    var region: UInt32
+    var indexInRegion: UInt32
+    /// Leases plus background readers. A pinned slot is never given to another block.
+    var pins: UInt32
+    /// XXH3 of the committed bytes.
+    var digest: UInt64
+    /// Next free slot of the class, while free.
+    var nextFree: SlotID
+    var isFree: Bool
+}
+
+/// Slots of one tenant and one size. A region never holds slots of two classes.
+struct SlotClass {
+    let tenant: UInt64
+    let slotByteCount: Int
+    var freeHead: SlotID = .none
+    var freeCount = 0
+    var slotCount = 0
+    var regionBytes = 0
+    /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
+    var occupiedCount = 0
+    let policy: any EvictionPolicy
+}
+
+/// All regions and slots, and the byte cap over them.
+///
+/// Regions are created outside the lock, in three steps: `planRegion` takes the bytes from the budget, the caller maps
+/// the region, `addRegion` brings it in (or `cancelRegion` gives the bytes back).
+struct SlotTable: ~Copyable {
+    private var slots: MappedArray<Slot>
+    private(set) var regions: [RegionState?] = []
+    private(set) var classes: [SlotClass] = []
+    private var freeIDs: [SlotID] = []
+    /// Bytes of regions, mapped or planned.
+    private(set) var regionBytes = 0
+    let capacityBytes: Int
+    let policyName: EvictionPolicyName
+
+    struct RegionState {
+        let region: Region
+        let classIndex: Int
+        let slotIDs: [SlotID]
+        var usedSlots = 0
+        /// Emptied to give its memory to another class: no slot of it is handed out again.
+        var isDraining = false
+    }
+
+    /// A region that may be mapped: its bytes are taken from the budget.
+    struct RegionPlan: Sendable {
+        let classIndex: Int
+        let slotByteCount: Int
+        let slotCount: Int
+        var byteCount: Int { Region.byteCount(slotByteCount: slotByteCount, slotCount: slotCount) }
+    }
+
+    init(capacityBytes: Int, policyName: EvictionPolicyName) throws(KVStoreError) {
+        self.capacityBytes = capacityBytes
+        self.policyName = policyName
+        slots = try MappedArray(capacity: max(64, capacityBytes / pageByteCount))
+    }
+
+    subscript(id: SlotID) -> Slot {
+        @inline(__always) get { slots[Int(id)] }
+        @inline(__always) _modify { yield &slots[Int(id)] }
+    }
+
+    var metadataBytes: Int {
+        slots.committedBytes + classes.reduce(0) { $0 + $1.policy.metadataBytes }
+    }
+
+    func policy(of id: SlotID) -> any EvictionPolicy { classes[classIndex(of: id)].policy }
+
+    func classIndex(of id: SlotID) -> Int { regions[Int(slots[Int(id)].region)]!.classIndex }
+
+    /// The class of a tenant's slots of one size, made when first asked for.
+    mutating func classIndex(tenant: UInt64, slotByteCount: Int) throws(KVStoreError) -> Int {
+        if let index = classes.firstIndex(where: { $0.tenant == tenant && $0.slotByteCount == slotByteCount }) {
+            return index
+        }
+        let policy = try policyName.make(capacity: slots.capacity)
+        classes.append(SlotClass(tenant: tenant, slotByteCount: slotByteCount, policy: policy))
+        return classes.count - 1
+    }
+
+    /// `clamp(cap / 64, one slot, 64 MiB)`: large regions keep descriptors and mappings few, small ones let a small cap
+    /// serve several classes.
+    func slotsPerRegion(slotByteCount: Int) -> Int {
+        max(1, min(capacityBytes / 64, 64 << 20) / slotByteCount)
+    }
+
+    /// Takes the bytes of one more region for `classIndex` from the budget. `otherBytes` is what everything else
+    /// uses or has set aside. Nil when the cap does not allow it.
+    mutating func planRegion(_ classIndex: Int, otherBytes: Int) -> RegionPlan? {
+        let size = classes[classIndex].slotByteCount
+        let room = capacityBytes - otherBytes - regionBytes
+        var count = slotsPerRegion(slotByteCount: size)
+        // The last region of a cap may be smaller, down to one slot, so that the cap is used up.
+        while count > 1 && Region.byteCount(slotByteCount: size, slotCount: count) > room { count /= 2 }
+        let plan = RegionPlan(classIndex: classIndex, slotByteCount: size, slotCount: count)
+        guard plan.byteCount <= room else { return nil }
+        regionBytes += plan.byteCount
+        return plan
+    }
+
+    mutating func cancelRegion(_ plan: RegionPlan) { regionBytes -= plan.byteCount }
+
+    /// Brings a mapped region in; false when metadata for its slots cannot be had (the caller then cancels the plan).
+    mutating func addRegion(_ region: Region, plan: RegionPlan) -> Bool {
+        var ids: [SlotID] = []
+        ids.reserveCapacity(plan.slotCount)
+        while ids.count < plan.slotCount, let id = freeIDs.popLast() { ids.append(id) }
+        let fresh = plan.slotCount - ids.count
+        let start = slots.count
+        guard slots.grow(toCount: start + fresh),
+            classes[plan.classIndex].policy.grow(toCount: slots.count)
+        else {
+            freeIDs.append(contentsOf: ids)
+            return false
+        }
+        for offset in 0..<fresh { ids.append(SlotID(start + offset)) }
+        let number = regions.firstIndex { $0 == nil } ?? regions.count
+        if number == regions.count { regions.append(nil) }
+        regions[number] = RegionState(region: region, classIndex: plan.classIndex, slotIDs: ids)
+        classes[plan.classIndex].slotCount += ids.count
+        classes[plan.classIndex].regionBytes += plan.byteCount
+        for (index, id) in ids.enumerated().reversed() {
+            slots[Int(id)] = Slot(
+                entry: .none, region: UInt32(number), indexInRegion: UInt32(index), pins: 0, digest: 0,
+                nextFree: .none, isFree: true)
+            pushFree(id, plan.classIndex)
+        }
+        return true
+    }
+
+    private mutating func pushFree(_ id: SlotID, _ classIndex: Int) {
+        slots[Int(id)].isFree = true
+        slots[Int(id)].nextFree = classes[classIndex].freeHead
+        classes[classIndex].freeHead = id
+        classes[classIndex].freeCount += 1
+    }
+
+    /// A free slot of the class, its generation raised. Skips slots of draining regions.
+    mutating func takeFree(_ classIndex: Int, for entry: EntryID) -> SlotID? {
+        let id = classes[classIndex].freeHead
+        guard id != .none else { return nil }
+        classes[classIndex].freeHead = slots[Int(id)].nextFree
+        classes[classIndex].freeCount -= 1
+        slots[Int(id)].isFree = false
+        slots[Int(id)].entry = entry
+        slots[Int(id)].digest = 0
+        let number = Int(slots[Int(id)].region)
+        regions[number]!.usedSlots += 1
+        // Policies are keyed by slot, and this class's policy may be younger than other classes' slots.
+        regions[number]!.region.raiseGeneration(ofSlot: Int(slots[Int(id)].indexInRegion))
+        return id
+    }
+
+    /// Gives a slot back that no entry and no pin holds. Closes its region when that was draining and is now empty;
+    /// returns the closed region, to be unmapped outside the lock.
+    mutating func free(_ id: SlotID) -> Region? {
+        precondition(slots[Int(id)].pins == 0 && !slots[Int(id)].isFree)
+        let number = Int(slots[Int(id)].region)
+        let classIndex = regions[number]!.classIndex
+        slots[Int(id)].entry = .none
+        regions[number]!.usedSlots -= 1
+        if regions[number]!.isDraining {
+            slots[Int(id)].isFree = true
+            return regions[number]!.usedSlots == 0 ? close(number) : nil
+        }
+        pushFree(id, classIndex)
+        return nil
+    }
+
+    /// Stops handing out slots of the region of `id`. Returns it when it is empty already.
+    mutating func drainRegion(of id: SlotID) -> Region? {
+        let number = Int(slots[Int(id)].region)
+        guard !regions[number]!.isDraining else { return nil }
+        regions[number]!.isDraining = true
+        let classIndex = regions[number]!.classIndex
+        // Rebuild the free list without the region's slots.
+        var kept: [SlotID] = []
+        var head = classes[classIndex].freeHead
+        while head != .none {
+            if Int(slots[Int(head)].region) != number { kept.append(head) }
+            head = slots[Int(head)].nextFree
+        }
+        classes[classIndex].freeHead = .none
+        classes[classIndex].freeCount = 0
+        for slot in kept.reversed() { pushFree(slot, classIndex) }
+        return regions[number]!.usedSlots == 0 ? close(number) : nil
+    }
+
+    private mutating func close(_ number: Int) -> Region {
+        let state = regions[number]!
+        regions[number] = nil
+        freeIDs.append(contentsOf: state.slotIDs)
+        classes[state.classIndex].slotCount -= state.slotIDs.count
+        classes[state.classIndex].regionBytes -= state.region.byteCount
+        regionBytes -= state.region.byteCount
+        return state.region
+    }
+
+    mutating func adjustOccupied(_ id: SlotID, by delta: Int) {
+        classes[classIndex(of: id)].occupiedCount += delta
+    }
+
+    /// Slots of the region that `id` lies in.
+    func slotIDs(inRegionOf id: SlotID) -> [SlotID] { regions[Int(slots[Int(id)].region)]!.slotIDs }
+
+    func isDraining(_ id: SlotID) -> Bool { regions[Int(slots[Int(id)].region)]!.isDraining }
+
+    /// True while any region of the class is being emptied.
+    func hasDrainingRegion(_ classIndex: Int) -> Bool {
+        regions.contains { $0?.classIndex == classIndex && $0?.isDraining == true }
+    }
+
+    /// The slot's memory, as a value that may leave the lock together with a pin.
+    func memory(of id: SlotID) -> SlotMemory {
+        let slot = slots[Int(id)]
+        let region = regions[Int(slot.region)]!.region
+        // The pin that the caller holds keeps the region mapped.
+        return unsafe SlotMemory(
+            address: region.address(ofSlot: Int(slot.indexInRegion)), byteCount: region.slotByteCount)
+    }
+
+    /// Slot ids in use are below this.
+    var slotIDCount: Int { slots.count }
+    var pinnedSlotCount: Int {
+        var pinned = 0
+        for id in 0..<slots.count where slots[id].pins > 0 { pinned += 1 }
+        return pinned
+    }
+    var usedSlotCount: Int { regions.reduce(0) { $0 + ($1?.usedSlots ?? 0) } }
+    var regionCount: Int { regions.reduce(0) { $0 + ($1 == nil ? 0 : 1) } }
+}
+
+/// The bytes of a pinned or reserved slot.
+///
+/// Sendable although it is an address: who holds one also holds a pin or the reservation of the slot, and the store
+/// gives the slot to nobody else until that ends.
+@safe
+struct SlotMemory: @unchecked Sendable {
+    private let address: UnsafeMutableRawPointer
+    let byteCount: Int
+
+    init(address: UnsafeMutableRawPointer, byteCount: Int) {
+        unsafe self.address = address
+        self.byteCount = byteCount
+    }
+
+    /// Valid while the holder's pin is.
+    @unsafe func bytes(_ count: Int) -> UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(start: address, count: count)
+    }
+    /// Valid while the holder's pin is.
+    @unsafe func mutableBytes(_ count: Int) -> UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(start: address, count: count)
+    }
+}

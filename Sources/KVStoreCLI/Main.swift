@@ -1,0 +1,24 @@
+import ArgumentParser
+
+/// `kvstore`: the commands, and nothing else.
+@main
+struct KVStoreCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kvstore",
+        abstract: "A KV cache store for LLM inference: hot blocks in memory, cold ones on disk, found by prefix.",
+        discussion: """
+            Start here, nothing to install or configure:
+              kvstore replay                        made-up chats through the real store
+              kvstore replay TRACE --memory 2GiB    a recorded request trace
+              kvstore plan --model Llama-3-8B       how large its KV cache is
+              kvstore verify /var/lib/kvstore       check every record on disk
+
+            Sizes are written 64KiB, 512MiB, 4GiB (powers of 1024), 4GB (powers of 1000) or as plain \
+            bytes.
+
+            Exit codes: 0 all is well; 1 wrong bytes or bad records were found; 2 could not start (file, path, \
+            permission, space); 64 the command line is wrong.
+            """,
+        subcommands: [ReplayCommand.self, VerifyCommand.self, PlanCommand.self]
+    )
+}
