@@ -133,6 +133,7 @@ public final class BlockStore: Sendable {
                 let stop = core.pinRun(
                     prefix, blocks: &blocks, claims: &claims, fromDisk: fromDisk, flight: &flight)
                 if claims.isEmpty { core.touchRun(blocks) }
+                core.trimToLimit(namespace: prefix.namespace.index)
                 return stop
             }
             if case .needsRegion(let plan) = stop {

@@ -5,9 +5,10 @@ import KVStore
 struct VerifyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify",
-        abstract: "Check every record of a disk tier: lengths, identity, digests. Changes nothing.",
+        abstract: "Check every record of a disk tier: lengths, identity, digests.",
         discussion: """
-            The directory must not be in use. A bad record is never served anyway: the store treats it as a miss. This \
+            The directory must not be in use. What a crash left half done is completed first, as a store would do it; \
+            beyond that nothing is changed. A bad record is never served anyway: the store treats it as a miss. This \
             command finds such records before a lookup does.
 
             Exit codes: 0 every record is good; 1 bad records were found; 2 the directory cannot be opened.
@@ -37,7 +38,8 @@ struct VerifyCommand: ParsableCommand {
                 badRecords: found.bad.map {
                     .init(segment: Int($0.segment), ordinal: Int($0.ordinal), reason: "\($0.reason)")
                 },
-                orphanedRows: found.orphanedRows
+                orphanedRows: found.orphanedRows,
+                repair: found.repair
             )
             Terminal.print(json ? try JSONText.encode(report) : report.text)
             if !report.badRecords.isEmpty { throw ExitCode(1) }
@@ -60,15 +62,18 @@ struct VerifyReport: Codable, Hashable, Sendable {
     var segments: Int
     var records: Int
     var badRecords: [BadRecord]
-    /// Index rows whose record is gone; the store drops them when it opens the directory.
+    /// Index rows that no lookup can reach.
     var orphanedRows: Int
+    /// What opening the directory had to repair; null when nothing.
+    @ExplicitNull var repair: String?
 
     private static let shownLimit = 50
 
     var text: String {
         var text = "\(path): \(grouped(records)) records in \(grouped(segments)) segments\n"
+        if let repair { text += "\(repair)\n" }
         if orphanedRows > 0 {
-            text += "\(grouped(orphanedRows)) index rows without a record; the store drops them when it opens\n"
+            text += "\(grouped(orphanedRows)) index rows that no lookup can reach\n"
         }
         guard !badRecords.isEmpty else { return text + "all good\n" }
         text += "\(grouped(badRecords.count)) BAD, each served as a miss:\n"

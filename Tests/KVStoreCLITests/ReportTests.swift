@@ -108,10 +108,12 @@ struct ReportTests {
             segments: 12,
             records: 1536,
             badRecords: [],
-            orphanedRows: 0
+            orphanedRows: 0,
+            repair: nil
         )
         try expectGolden("verify-clean", report.text)
         report.orphanedRows = 2
+        report.repair = "the database was rebuilt: 12 segments kept, 1 files refused"
         report.badRecords = (0..<52).map {
             .init(segment: 7, ordinal: $0 * 3, reason: "the digest of the stored bytes differs")
         }

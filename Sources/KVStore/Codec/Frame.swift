@@ -60,7 +60,9 @@ enum Frame {
             rawByteCount: raw.count,
             payloadByteCount: storedOffset - payloadStart,
             rawDigest: unsafe rawDigest ?? XXH3.digest(raw),
-            storedDigest: unsafe XXH3.digest(UnsafeRawBufferPointer(rebasing: output[FrameHeader.byteCount..<storedOffset]))
+            storedDigest: unsafe XXH3.digest(
+                UnsafeRawBufferPointer(rebasing: output[FrameHeader.byteCount..<storedOffset])
+            )
         )
         unsafe header.write(to: output)
         return header

@@ -60,7 +60,10 @@ extension FrameHeader {
     func write(to frame: UnsafeMutableRawBufferPointer) {
         precondition(frame.count >= Self.byteCount, "no room for a frame header")
         // Safe: every offset is inside the 96 bytes checked above, and each store checks again.
-        unsafe UnsafeMutableRawBufferPointer(rebasing: frame[..<Self.byteCount]).initializeMemory(as: UInt8.self, repeating: 0)
+        unsafe UnsafeMutableRawBufferPointer(rebasing: frame[..<Self.byteCount]).initializeMemory(
+            as: UInt8.self,
+            repeating: 0
+        )
         unsafe LittleEndian.store(Self.magic, to: frame, at: 0)
         unsafe LittleEndian.store(Self.version, to: frame, at: 4)
         unsafe LittleEndian.store(codec, to: frame, at: 5)
@@ -192,7 +195,9 @@ struct UnitEntry {
         storedByteCount = Int(unsafe LittleEndian.load(frame, at: offset, as: UInt32.self))
         rawByteCount = Int(unsafe LittleEndian.load(frame, at: offset + 4, as: UInt32.self))
         storedDigest = unsafe LittleEndian.load(frame, at: offset + 12)
-        guard let codec = unsafe UnitCodec(rawValue: LittleEndian.load(frame, at: offset + 8)) else { throw .unsupported }
+        guard let codec = unsafe UnitCodec(rawValue: LittleEndian.load(frame, at: offset + 8)) else {
+            throw .unsupported
+        }
         self.codec = codec
         let rest = unsafe LittleEndian.load(frame, at: offset + 8, as: UInt32.self) >> 8
         guard rest == 0, codec.allows(storedByteCount: storedByteCount, rawByteCount: rawByteCount) else {

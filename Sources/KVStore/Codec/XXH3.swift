@@ -7,6 +7,6 @@ package enum XXH3 {
     /// The digest of `bytes`, with seed 0.
     package static func digest(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
         // Safe: the library reads exactly `count` bytes, and a null pointer only with a count of 0.
-        unsafe XXH3_64bits(bytes.baseAddress, bytes.count)
+        unsafe kvstore_xxh3_64bits(bytes.baseAddress, bytes.count)
     }
 }

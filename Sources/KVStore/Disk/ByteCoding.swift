@@ -6,10 +6,9 @@ struct ByteWriter {
 
     mutating func append(_ byte: UInt8) { bytes.append(byte) }
 
-    mutating func append<Word: FixedWidthInteger>(_ word: Word) {
-        for shift in stride(from: 0, to: Word.bitWidth, by: 8) {
-            bytes.append(UInt8(truncatingIfNeeded: word >> shift))
-        }
+    mutating func append<Word: FixedWidthInteger & BitwiseCopyable>(_ word: Word) {
+        // The buffer is that of a local copy, read within the call.
+        unsafe withUnsafeBytes(of: word.littleEndian) { unsafe bytes.append(contentsOf: $0) }
     }
 
     mutating func append(_ key: BlockKey) {

@@ -1,7 +1,7 @@
 import Glibc
 
 /// The system calls of the disk tier: each retries on EINTR and turns errno into a `KVStoreError`.
-/// Paths are handed to C as strings that live for the length of the call; the other uses of `unsafe` state their reason.
+/// Paths are handed to C as strings that live for the length of the call; other uses of `unsafe` state their reason.
 enum DiskFiles {
     static func error(_ number: Int32, _ action: String, _ path: String) -> KVStoreError {
         let reason = unsafe String(cString: strerror(number))

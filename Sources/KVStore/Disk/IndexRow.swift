@@ -91,7 +91,8 @@ package struct SegmentInfo: Hashable, Sendable {
 /// Keys and values of the index column family, and keys of the segments column family.
 ///
 /// ```
-/// 'B' tenant(8 BE) fingerprint(32) key(32)  ->  version(1) segment ordinal raw stored uses(4 LE each) sequence(8) parent(32)
+/// 'B' tenant(8 BE) fingerprint(32) key(32)  ->  version(1) segment ordinal raw stored uses(4 LE each) sequence(8 LE)
+///                                               parent(32)
 /// 'N' tenant(8 BE) fingerprint(32)          ->  description
 /// 'S' segment(4 BE)                         ->  record count(4 LE) file bytes(8 LE)
 /// 'X'                                       ->  next segment id(4 LE)
@@ -146,28 +147,45 @@ enum IndexEncoding {
 
     /// - Returns: nil when the entry is not one that this version writes.
     static func row(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> IndexRow? {
-        // The pointers are RocksDB's and valid for this call; ByteReader checks every length.
-        var keyReader = unsafe ByteReader(key)
-        var reader = unsafe ByteReader(value)
-        guard key.count == blockKeyByteCount, keyReader.byte() == blockTag,
-            let tenant = keyReader.word64(), let fingerprint = keyReader.key(), let blockKey = keyReader.key(),
-            value.count == rowByteCount, reader.byte() == rowVersion,
-            let segment = reader.word32(), let ordinal = reader.word32(),
-            let rawByteCount = reader.word32(), let storedByteCount = reader.word32(), let uses = reader.word32(),
-            let sequence = reader.word64(), let parent = reader.key()
-        else { return nil }
-        return IndexRow(
-            key: blockKey,
-            parent: parent,
-            fingerprint: fingerprint,
-            tenant: tenant.byteSwapped,
-            segment: segment,
-            ordinal: ordinal,
-            rawByteCount: rawByteCount,
-            storedByteCount: storedByteCount,
-            uses: uses,
-            sequence: sequence
+        // The buffers are RocksDB's and valid for this call. This runs once per block on disk at every start, so the
+        // lengths are checked once and the fields loaded from where they are; loadUnaligned needs no alignment.
+        guard unsafe isRow(key: key, value: value) else { return nil }
+        func word<Word: FixedWidthInteger & BitwiseCopyable>(_ buffer: UnsafeRawBufferPointer, _ offset: Int) -> Word {
+            unsafe Word(littleEndian: buffer.loadUnaligned(fromByteOffset: offset, as: Word.self))
+        }
+        func blockKey(_ buffer: UnsafeRawBufferPointer, _ offset: Int) -> BlockKey {
+            unsafe BlockKey(
+                word0: word(buffer, offset),
+                word1: word(buffer, offset + 8),
+                word2: word(buffer, offset + 16),
+                word3: word(buffer, offset + 24)
+            )
+        }
+        return unsafe IndexRow(
+            key: blockKey(key, 41),
+            parent: blockKey(value, 29),
+            fingerprint: blockKey(key, 9),
+            tenant: (word(key, 1) as UInt64).byteSwapped,
+            segment: word(value, 1),
+            ordinal: word(value, 5),
+            rawByteCount: word(value, 9),
+            storedByteCount: word(value, 13),
+            uses: word(value, 17),
+            sequence: word(value, 21)
         )
+    }
+
+    private static func isRow(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> Bool {
+        // Indexed only after the lengths were checked.
+        unsafe key.count == blockKeyByteCount && value.count == rowByteCount
+            && key[0] == blockTag && value[0] == rowVersion
+    }
+
+    /// The segment that a row names, without decoding the rest. nil as in `row`.
+    static func segment(ofRowKey key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> UInt32? {
+        // As in `row`.
+        guard unsafe isRow(key: key, value: value) else { return nil }
+        return unsafe UInt32(littleEndian: value.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
     }
 
     static func namespaceKey(tenant: UInt64, fingerprint: BlockKey) -> [UInt8] {

@@ -2,7 +2,8 @@
 ///
 /// ```
 /// magic(4) version(2) zero(2) segment(4) row count(4) namespace count(4)
-/// row:       tenant(8) fingerprint(32) key(32) parent(32) raw stored uses(4 each) sequence(8) origin segment, ordinal(4 each)
+/// row:       tenant(8) fingerprint(32) key(32) parent(32) raw stored uses(4 each) sequence(8)
+///            origin segment, ordinal(4 each)
 /// namespace: tenant(8) fingerprint(32) length(4) description
 /// CRC-32C of all of the above(4)
 /// ```

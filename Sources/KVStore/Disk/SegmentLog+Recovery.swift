@@ -392,6 +392,8 @@ struct SegmentLogOpening {
         _ database: RocksDatabase
     ) throws(KVStoreError) {
         let removals = removals
+        let asksRemovals = !removals.isEmpty
+        var lastSegment: UInt32?
         var withoutSegment = 0
         var removedAgain = 0
         var doomed: [IndexChange] = []
@@ -399,9 +401,12 @@ struct SegmentLogOpening {
         let range = IndexEncoding.blockRange()
         try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
             // Valid for the length of this closure.
-            let row = unsafe IndexEncoding.row(key: key, value: value)
-            if let row, segments[row.segment] != nil {
-                guard removals.covers(row.identity, at: row.position) else { return true }
+            let segment = unsafe IndexEncoding.segment(ofRowKey: key, value: value)
+            if let segment, segment == lastSegment || segments[segment] != nil {
+                lastSegment = segment
+                guard asksRemovals, let row = unsafe IndexEncoding.row(key: key, value: value),
+                    removals.covers(row.identity, at: row.position)
+                else { return true }
                 removedAgain += 1
             } else {
                 withoutSegment += 1

@@ -116,7 +116,7 @@ final class StoreDirectory: Sendable {
         guard version <= formatVersion else {
             throw KVStoreError(
                 .futureFormat,
-                "\(path) has disk format \(version), this version reads up to \(formatVersion); upgrade, or choose another disk path"
+                "\(path) has disk format \(version), this version reads up to \(formatVersion); upgrade or move it"
             )
         }
     }

@@ -4,7 +4,8 @@ import Glibc
 ///
 /// RocksDB 7.8.3 goes on when it cannot read a table's properties or its first block, and then runs into an assertion,
 /// or takes the file in with an empty range. So the parts that it needs for opening a table are checked here: footer,
-/// metaindex, everything that the metaindex names, and the index. Format: https://github.com/facebook/rocksdb/wiki/Rocksdb-BlockBasedTable-Format
+/// metaindex, everything that the metaindex names, and the index. The format is described in
+/// https://github.com/facebook/rocksdb/wiki/Rocksdb-BlockBasedTable-Format
 struct TableFile {
     private struct Handle {
         var offset: UInt64

@@ -71,17 +71,22 @@ extension StoreCore {
                 pinFound(id, tier: .disk, blocks: &blocks)
             case .none:
                 guard fromDisk else { return .absent }
+                // Marked first, so that making room cannot choose this very block.
+                entries[id].residence = .loading
                 switch takeSlot(namespace: prefix.namespace.index, for: id) {
                 case .slot(let slot):
-                    entries[id].residence = .loading
                     let shared = flight ?? Flight()
                     flight = shared
                     flights[id] = shared
                     slots.adjustOccupied(slot, by: 1)
                     claims.append(LoadClaim(entries[id], position: blocks.count))
                     pinFound(id, tier: .disk, blocks: &blocks)
-                case .needsRegion(let plan): return .needsRegion(plan)
-                case .none: return .noSlot
+                case .needsRegion(let plan):
+                    entries[id].residence = .none
+                    return .needsRegion(plan)
+                case .none:
+                    if entries[id].key == prefix.keys[blocks.count] { entries[id].residence = .none }
+                    return .noSlot
                 }
             }
         }
@@ -102,6 +107,12 @@ extension StoreCore {
         disk.spillingCount -= 1
         slots.policy(of: slot).insert(slot, tick: nextTick())
         slots.adjustOccupied(slot, by: 1)
+    }
+
+    /// Evicts until the memory tier counts no more than it may: blocks taken back from the spill buffer came on top.
+    mutating func trimToLimit(namespace: UInt16) {
+        guard let classIndex = classIndex(ofNamespace: namespace) else { return }
+        while isOverLimit(classIndex), evictColdest(classIndex) {}
     }
 
     /// Makes loaded blocks visible. Returns how many leading blocks of the run are good; the pins of the others are
@@ -183,9 +194,10 @@ extension StoreCore {
             guard let entry = id ?? addEntry(key, parent: parent, namespace: prefix.namespace.index) else {
                 return .noSlot
             }
+            // Marked first, so that making room passes it by.
+            entries[entry].residence = .reserved
             switch takeSlot(namespace: prefix.namespace.index, for: entry) {
             case .slot(let slot):
-                entries[entry].residence = .reserved
                 slots.adjustOccupied(slot, by: 1)
                 pin(slot)
                 slots[slot].digest = UInt64(nowSeconds)
@@ -198,7 +210,7 @@ extension StoreCore {
                 _ = drop(entry)
                 return .needsRegion(plan)
             case .none:
-                _ = drop(entry)
+                if entries[entry].key == key { _ = drop(entry) }
                 return .noSlot
             }
         }
@@ -274,18 +286,22 @@ extension StoreCore {
     // MARK: Slots
 
     /// A slot for `entry`, evicting if the tier's limit demands it. Never waits for the disk.
+    ///
+    /// Making room can drop whole subtrees. If that ever takes the parent of `entry`, the entry goes with it, and there
+    /// is nothing left to give a slot to: none is granted.
     mutating func takeSlot(namespace: UInt16, for entry: EntryID) -> SlotGrant {
+        let key = entries[entry].key
         guard let classIndex = classIndex(ofNamespace: namespace) else { return .none }
         while !hasRoom(classIndex) {
             guard evictColdest(classIndex) else { return .none }
         }
-        if let slot = takeFree(classIndex, for: entry) { return .slot(slot) }
+        if let slot = takeFree(classIndex, for: entry, key: key) { return .slot(slot) }
         if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes) {
             return .needsRegion(plan)
         }
         // Every slot of the class is taken: by blocks that wait for the disk, or by blocks in use.
         if dropColdestSpilling(classIndex) || evictColdest(classIndex),
-            let slot = takeFree(classIndex, for: entry)
+            let slot = takeFree(classIndex, for: entry, key: key)
         {
             return .slot(slot)
         }
@@ -296,19 +312,27 @@ extension StoreCore {
         return .none
     }
 
-    private mutating func takeFree(_ classIndex: Int, for entry: EntryID) -> SlotID? {
+    private mutating func takeFree(_ classIndex: Int, for entry: EntryID, key: BlockKey) -> SlotID? {
+        guard entries[entry].key == key, entries[entry].slot == .none else { return nil }
         guard slots.classes[classIndex].policy.grow(toCount: slots.slotIDCount) else { return nil }
         guard let slot = slots.takeFree(classIndex, for: entry) else { return nil }
         entries[entry].slot = slot
         return slot
     }
 
+    private var occupiedCount: Int { slots.classes.reduce(0) { $0 + $1.occupiedCount } }
+
+    private func isOverLimit(_ classIndex: Int) -> Bool {
+        if let limit = configuration.memoryBlockLimit { return occupiedCount > limit }
+        let slotClass = slots.classes[classIndex]
+        return disk.accepts && slotClass.occupiedCount > slotClass.slotCount - spillShare(slotClass)
+            && !hasRoom(classIndex)
+    }
+
     /// Whether the memory tier may count one more block of this class without giving one up.
     private func hasRoom(_ classIndex: Int) -> Bool {
         let slotClass = slots.classes[classIndex]
-        if let limit = configuration.memoryBlockLimit {
-            return slots.classes.reduce(0) { $0 + $1.occupiedCount } < limit
-        }
+        if let limit = configuration.memoryBlockLimit { return occupiedCount < limit }
         // Without a disk, or while the cap still allows a region, only the slots themselves are the limit.
         guard disk.accepts else { return true }
         let oneSlot = Region.byteCount(slotByteCount: slotClass.slotByteCount, slotCount: 1)

@@ -48,7 +48,9 @@ extension NamespaceIdentity {
             problems.append("\(name) is \(value), must be \(lowest)...\(Limits.shapeField)")
         }
         if valueHeads == 0, valueHeadDimension != 0 {
-            problems.append("valueHeads is 0 but valueHeadDimension is \(valueHeadDimension); set both to 0 for keys only")
+            problems.append(
+                "valueHeads is 0 but valueHeadDimension is \(valueHeadDimension); set both to 0 for keys only"
+            )
         }
         return problems
     }
@@ -88,7 +90,9 @@ extension NamespaceIdentity {
                 case .integer, .boolean: 0
                 }
             if byteCount > Limits.stringBytes {
-                problems.append("additional[\"\(shown)\"] has \(byteCount) bytes, at most \(Limits.stringBytes) are allowed")
+                problems.append(
+                    "additional[\"\(shown)\"] has \(byteCount) bytes, at most \(Limits.stringBytes) are allowed"
+                )
             }
         }
         return problems

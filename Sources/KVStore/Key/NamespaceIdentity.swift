@@ -215,11 +215,17 @@ extension NamespaceIdentity.Field: CustomStringConvertible {
     }
 }
 
-extension NamespaceIdentity.Field: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral {
+extension NamespaceIdentity.Field: ExpressibleByStringLiteral {
     /// A string field.
     public init(stringLiteral value: String) { self = .string(value) }
+}
+
+extension NamespaceIdentity.Field: ExpressibleByIntegerLiteral {
     /// An integer field.
     public init(integerLiteral value: Int64) { self = .integer(value) }
+}
+
+extension NamespaceIdentity.Field: ExpressibleByBooleanLiteral {
     /// A boolean field.
     public init(booleanLiteral value: Bool) { self = .boolean(value) }
 }

@@ -76,8 +76,13 @@ import Testing
         try scratch.open().close()
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        let script =
-            "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.flock(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"
+        let script = """
+            import fcntl, sys
+            lock = open(sys.argv[1], 'r+')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            print('held', flush=True)
+            sys.stdin.read()
+            """
         process.arguments = ["python3", "-c", script, scratch.store + "/kvstore.lock"]
         let (input, output) = (Pipe(), Pipe())
         process.standardInput = input
