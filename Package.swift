@@ -51,8 +51,10 @@ let package = Package(
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
-        .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI", "KVStoreTestSupport"]),
-        .testTarget(name: "IntegrationTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
+        .executableTarget(
+            name: "CrashWorker", dependencies: ["KVStore", "KVStoreTestSupport"], path: "Tests/CrashWorker"),
+        .testTarget(name: "IntegrationTests", dependencies: ["KVStore", "KVStoreTestSupport", "CrashWorker"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -44,7 +44,7 @@ public final class BlockStore: Sendable {
         let limit = configuration.memoryCapacityBytes / 8
         let recordBytes = BlockRecord.maximumByteCount(rawByteCount: blockByteCount, geometry: geometry)
         guard blockByteCount <= limit, disk == nil || recordBytes <= StoreCore.stagingBytes(configuration) else {
-            let needed = max(blockByteCount * 8, disk == nil ? 0 : recordBytes * 32)
+            let needed = blockByteCount * (disk == nil ? 8 : 32)
             throw KVStoreError(
                 .invalidArgument,
                 "blocks of \(blockByteCount) bytes need memoryCapacityBytes of at least \(needed); it is "
@@ -251,8 +251,11 @@ public final class BlockStore: Sendable {
 
     private func removeKeys(_ keys: [BlockKey], namespace: Namespace) -> Int {
         guard !keys.isEmpty else { return 0 }
-        disk?.recordRemoval(keys, namespace: namespace)
-        return core.with { $0.remove(keys, namespace: namespace.index) }
+        // Out of the index first: a segment begun after the removal is written down cannot hold what is removed here.
+        let removed = core.with { $0.remove(keys, namespace: namespace.index) }
+        // With all that built on them, or storing a removed parent again would bring its old children back after a crash.
+        disk?.recordRemoval(Array(Set(keys).union(removed)), namespace: namespace)
+        return removed.count
     }
 
     // MARK: Whole store

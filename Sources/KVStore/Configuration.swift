@@ -77,10 +77,11 @@ public struct DiskConfiguration: Sendable {
         return problems
     }
 
-    /// Bytes of records in one segment: `clamp(cap / 64, 4 MiB, 256 MiB)`, but no more than half of the spill buffer, so
-    /// that one segment can be written while the next fills.
+    /// Bytes of records in one segment: `clamp(cap / 128, 1 MiB, 256 MiB)`, but no more than half of the spill buffer, so
+    /// that one segment can be written while the next fills. At cap / 64 the room kept free for the next segment and the
+    /// coarser choice at reclaim cost .7 points of hit ratio on the agentic trace with 188 MiB of disk.
     func segmentBytes(spillBufferBytes: Int) -> Int {
-        max(256 << 10, min(max(4 << 20, min(capacityBytes / 64, 256 << 20)), spillBufferBytes / 2))
+        max(256 << 10, min(max(1 << 20, min(capacityBytes / 128, 256 << 20)), spillBufferBytes / 2))
     }
 }
 

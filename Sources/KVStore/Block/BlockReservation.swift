@@ -7,8 +7,9 @@ public struct BlockReservation: ~Copyable, Sendable {
     private var pending: Pending
     private let blockByteCount: Int
 
-    /// Gives the slots back unless they were committed. A struct of its own so that `commit` can consume it.
-    private struct Pending: ~Copyable, Sendable {
+    /// Gives the slots back unless they were committed. A struct of its own so that `commit` can consume it. Not private:
+    /// who keeps a reservation in a property of another module links against its type.
+    @usableFromInline struct Pending: ~Copyable, Sendable {
         let store: BlockStore
         var blocks: [StoreCore.ReservedBlock]
         deinit { if !blocks.isEmpty { store.abandon(blocks) } }

@@ -120,14 +120,11 @@ final class DiskTier: Sendable {
         return FlushResult(durableBlocks: durable, refusedBlocks: refused, reason: why)
     }
 
-    /// Makes a removal last: written down before the blocks disappear from the index. While the log is not open, or
-    /// cannot be written, the removal is kept and written as soon as it can be.
+    /// Makes a removal last. While the log is not open, or cannot be written, the removal is kept and written as soon as
+    /// it can be.
     func recordRemoval(_ keys: [BlockKey], namespace: Namespace) {
         let tenant = namespace.identity.tenantHash
         let identities = keys.map { BlockIdentity(tenant: tenant, fingerprint: namespace.fingerprint, key: $0) }
-        core.with { core in
-            if core.disk.isWarming { core.disk.removedWhileWarming.formUnion(keys) }
-        }
         pendingRemovals.withLock { $0.append(contentsOf: identities) }
         if let log = currentLog { writePendingRemovals(log) }
     }
@@ -139,7 +136,7 @@ final class DiskTier: Sendable {
         }
         guard !identities.isEmpty else { return }
         do throws(KVStoreError) {
-            try log.remove(identities)
+            try log.remove(identities, includingOpenSegments: true)
         } catch {
             pendingRemovals.withLock { $0.append(contentsOf: identities) }
             report(.warning, "a removal is not on disk yet (\(error)); a crash before it is may bring blocks back")

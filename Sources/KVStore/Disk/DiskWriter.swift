@@ -13,15 +13,18 @@ final class DiskWriter {
     private var pauseSeconds = 0.5
     private var retryNanoseconds: UInt64?
     private var lastPartialSeal: UInt64 = 0
+    /// The failure that was reported last and is not known to be over: what stays wrong is said once.
+    private var reportedProblem: KVStoreError.Code?
     private var allocatedBytes = 0
     /// Sequence of the next record: recency that survives a restart, whatever the clock does.
     private var nextSequence: UInt64 = 1
 
-    /// Live records carried over per dropped segment, as a share of its records. With a fifth, a segment of new records
-    /// costs at most a quarter more in carried ones: write amplification 1.25.
-    private static let carryShare = 0.2
-    /// Rows and logs beside the segments, and what a segment needs beyond its records.
-    private static let fixedBytes = 6 << 20
+    /// Bytes that may be carried over, a token bucket: every new byte written earns `carryPerNewByte`, so write
+    /// amplification stays below 1.28 however hot the segments are; unused tokens keep for two segments' worth.
+    private var carryTokens = 0
+    private static let carryPerNewByte = 0.28
+    /// Growth of the index and its logs between two measurements.
+    private static let indexGrowthBytes = 1 << 20
 
     init(tier: DiskTier, stagingByteCount: Int) {
         self.tier = tier
@@ -62,7 +65,6 @@ final class DiskWriter {
                 core.disk.accepts = true
                 _ = core.enqueueAllResidentIfWriteBack()
             }
-            pauseSeconds = 0.5
             retryNanoseconds = nil
             tier.setState(.running)
         } catch {
@@ -97,8 +99,19 @@ final class DiskWriter {
         }
         retryNanoseconds = monotonicNanoseconds() + UInt64(pauseSeconds * 1e9)
         tier.setState(.paused(error.description))
-        tier.report(.warning, "the disk tier pauses for \(pauseSeconds) s: \(error.message)")
+        if reportedProblem != error.code {
+            reportedProblem = error.code
+            tier.report(.warning, "the disk tier pauses and tries again, ever more rarely: \(error.message)")
+        }
         pauseSeconds = min(30, pauseSeconds * 2)
+    }
+
+    /// A segment was sealed, so whatever was wrong is over.
+    private func noteWritten() {
+        pauseSeconds = 0.5
+        guard reportedProblem != nil else { return }
+        reportedProblem = nil
+        tier.report(.info, "the disk tier writes again")
     }
 
     // MARK: The loop
@@ -190,20 +203,25 @@ final class DiskWriter {
         while true {
             let queued = core.with { $0.disk.queuedBytes }
             guard queued >= segmentBytes || (partial && queued > 0) else { return }
+            guard let log else { return }
+            // Rows of blocks that left the tier go first: a removed parent that is stored again must not find them.
+            try forgetRows(atLeast: 1)
+            // Begun before the batch is chosen: a removal after that is also about what is yet to be appended.
+            let writer = try log.beginSegment()
             let batch = core.with { $0.takeSpillBatch(maximumBytes: segmentBytes) }
             if batch.isEmpty { return }
-            try write(batch)
+            try write(batch, writer)
         }
     }
 
     /// Writes one segment: what is carried over first (it is older), then the batch.
-    private func write(_ batch: [SpillItem]) throws(KVStoreError) {
-        guard let log else { return core.with { $0.failSpill(batch) } }
+    private func write(_ batch: [SpillItem], _ writer: SegmentWriter) throws(KVStoreError) {
         let batchBytes = batch.reduce(0) { $0 + $1.rawByteCount + 1024 }
+        carryTokens = min(
+            2 * tier.segmentBytes, carryTokens + Int(Double(batchBytes) * Self.carryPerNewByte))
         var reclaims: [StoreCore.ReclaimPlan] = []
         do throws(KVStoreError) {
             reclaims = try planReclaims(for: batchBytes)
-            let writer = try log.beginSegment()
             var written: [SpillItem] = []
             var stored: [Int] = []
             for item in reclaims.flatMap(\.carried) + batch {
@@ -220,25 +238,30 @@ final class DiskWriter {
             core.with { $0.failSpill(batch) }
             throw error
         }
+        noteWritten()
         for plan in reclaims { try drop(plan.segment) }
         measure()
     }
 
-    /// Chooses segments to drop until the batch and what is carried over fit under the cap, one segment's size kept
-    /// free on top, since the old segments only go once the new one is sealed.
+    /// Chooses segments to drop so that the batch and what is carried over fit under the cap, and so that room for the
+    /// next segment is left afterwards: old segments only go once the new one is sealed, so both must fit for a moment.
     private func planReclaims(for batchBytes: Int) throws(KVStoreError) -> [StoreCore.ReclaimPlan] {
-        let spare = tier.segmentBytes / 2 + Self.fixedBytes
+        let roomForNext = tier.segmentBytes * 5 / 4 + Self.indexGrowthBytes
         var plans: [StoreCore.ReclaimPlan] = []
         var growth = batchBytes
         measure()
-        while allocatedBytes + growth + spare > configuration.capacityBytes {
+        var roomNow = configuration.capacityBytes - Self.indexGrowthBytes / 2 - allocatedBytes - batchBytes
+        while allocatedBytes + growth + roomForNext > configuration.capacityBytes {
             let excluded = Set(plans.map(\.segment))
-            guard let plan = core.with({ $0.planReclaim(excluding: excluded, carryShare: Self.carryShare) }) else {
+            let carryLimit = max(0, min(carryTokens, roomNow))
+            guard let plan = core.with({ $0.planReclaim(excluding: excluded, carryLimitBytes: carryLimit) }) else {
                 throw KVStoreError(
                     .diskFull, "the disk tier's cap of \(configuration.capacityBytes) bytes leaves no room; raise it")
             }
             plans.append(plan)
             growth += plan.carriedBytes - plan.byteCount
+            carryTokens -= plan.carriedBytes
+            roomNow -= plan.carriedBytes
         }
         return plans
     }

@@ -47,7 +47,7 @@ struct IndexLoader {
             unwanted.append(contentsOf: refused)
             start += slice.count
         }
-        sortByRecency(rows, recency)
+        sortByRecency(rows, order, recency)
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
         return rows.reduce(0) { max($0, $1.sequence) }
     }
@@ -100,10 +100,13 @@ struct IndexLoader {
     }
 
     /// Puts the loaded blocks into the order they had: coldest first, children before their parents.
-    private func sortByRecency(_ rows: [IndexRow], _ recency: [UInt64]) {
-        let order = rows.indices.sorted {
-            recency[$0] != recency[$1] ? recency[$0] < recency[$1] : rows[$0].sequence > rows[$1].sequence
+    private func sortByRecency(_ rows: [IndexRow], _ chains: [Int], _ recency: [UInt64]) {
+        // Equal recency means one chain: there the deeper block, which comes later in `chains`, is the colder.
+        let places = chains.indices.sorted {
+            let (first, second) = (recency[chains[$0]], recency[chains[$1]])
+            return first != second ? first < second : $0 > $1
         }
+        let order = places.map { chains[$0] }
         var start = 0
         while start < order.count {
             let slice = order[start..<min(order.count, start + Self.sliceCount)]

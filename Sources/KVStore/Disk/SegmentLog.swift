@@ -282,10 +282,14 @@ package final class SegmentLog: Sendable {
     }
 
     /// Removes blocks for good: no restart and no repair brings back a record that exists now.
-    package func remove(_ blocks: [BlockIdentity]) throws(KVStoreError) {
+    ///
+    /// - Parameter includingOpenSegments: also records that are yet to be appended to segments that are open now. For a
+    ///   writer that chose what to write when it began the segment.
+    package func remove(_ blocks: [BlockIdentity], includingOpenSegments: Bool = false) throws(KVStoreError) {
         try remove(
             blocks.map { .block($0) },
-            blocks.map { .delete(key: IndexEncoding.blockKey($0)) }
+            blocks.map { .delete(key: IndexEncoding.blockKey($0)) },
+            includingOpenSegments: includingOpenSegments
         )
     }
 
@@ -304,12 +308,18 @@ package final class SegmentLog: Sendable {
         )
     }
 
-    private func remove(_ subjects: [Removal.Subject], _ changes: [IndexChange]) throws(KVStoreError) {
+    private func remove(
+        _ subjects: [Removal.Subject],
+        _ changes: [IndexChange],
+        includingOpenSegments: Bool = false
+    ) throws(KVStoreError) {
         guard !subjects.isEmpty else { return }
         try writing.withLock { state throws(KVStoreError) in
             try ensureWritable(state)
             let (extent, oldestSegment) = catalog.withLock { catalog in
-                let open = catalog.openSegments.map { RecordPosition(segment: $0.key, ordinal: UInt32($0.value)) }
+                let open =
+                    includingOpenSegments
+                    ? [] : catalog.openSegments.map { RecordPosition(segment: $0.key, ordinal: UInt32($0.value)) }
                 let extent = Removal.Extent(segmentLimit: catalog.nextSegment, openSegments: open.sorted())
                 let ids = [catalog.segments.keys.min(), catalog.openSegments.keys.min(), catalog.nextSegment]
                 return (extent, ids.compactMap(\.self).min()!)

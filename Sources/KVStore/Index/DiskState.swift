@@ -87,19 +87,6 @@ struct DiskState: ~Copyable {
 
     var recordCount: Int { segments.values.reduce(0) { $0 + $1.records.count } }
 
-    /// The segment whose live records are worth least together: how much hotter than the coldest block of the tier they
-    /// are, summed. Dead records are worth nothing.
-    func leastWorthSegment(excluding excluded: Set<UInt32>) -> UInt32? {
-        let floor = UInt64(policy.coldestTick)
-        var best: (id: UInt32, worth: UInt64)?
-        for (id, segment) in segments where !excluded.contains(id) {
-            // Every live record is at least as hot as the coldest; +1 so that one more record is never worth nothing.
-            let worth = segment.tickSum - UInt64(segment.liveCount) * floor + UInt64(segment.liveCount)
-            if best == nil || worth < best!.worth || (worth == best!.worth && id < best!.id) { best = (id, worth) }
-        }
-        return best?.id
-    }
-
     /// Halves every tick when the counter is about to wrap; returns the new counter.
     mutating func rescaleTicks(_ policies: [any EvictionPolicy], entries: borrowing EntryTable) -> UInt32 {
         for policy in policies { policy.halveTicks() }

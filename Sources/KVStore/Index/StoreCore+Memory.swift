@@ -179,6 +179,8 @@ extension StoreCore {
     mutating func reserveRun(
         _ prefix: Prefix, position: inout Int, parent: inout EntryID, blocks: inout [ReservedBlock], nowSeconds: UInt32
     ) -> PrefixStop {
+        // While a region was mapped outside the lock, the parent may have gone and its number to another block.
+        if position > 0, entries.find(prefix.keys[position - 1]) != parent { return .absent }
         while position < prefix.keys.count {
             let key = prefix.keys[position]
             var id = entries.find(key)
@@ -207,7 +209,7 @@ extension StoreCore {
                 parent = entry
                 position += 1
             case .needsRegion(let plan):
-                _ = drop(entry)
+                if entries[entry].key == key { _ = drop(entry) }
                 return .needsRegion(plan)
             case .none:
                 if entries[entry].key == key { _ = drop(entry) }
@@ -254,9 +256,10 @@ extension StoreCore {
             unpin(block.slot)
         }
         // A fresh tick: the inserts above ran head to tail, the chain must end up tail to head.
-        if last != .none { touchChain(from: last, tick: nextTick(), onDisk: false) }
+        let newest = nextTick()
+        if last != .none { touchChain(from: last, tick: newest, onDisk: false) }
         if configuration.disk?.writeThrough == true {
-            for block in blocks where slots[block.slot].entry == block.entry { _ = enqueue(block.entry, tick: tick) }
+            for block in blocks where slots[block.slot].entry == block.entry { _ = enqueue(block.entry, tick: newest) }
         }
         return visible
     }

@@ -32,8 +32,8 @@ struct StoreCore: ~Copyable {
     var leaseCount = 0
     var reservationCount = 0
     var isClosed = false
-    /// Stamps one operation; see `nextTick`.
-    private(set) var tick: UInt32 = 0
+    /// Stamps one operation; see `nextTick`. Tests set it close to its end.
+    var tick: UInt32 = 0
 
     struct NamespaceState {
         let fingerprint: BlockKey
@@ -97,10 +97,10 @@ struct StoreCore: ~Copyable {
     /// What regions leave free so that metadata can grow a step at a time.
     var metadataHeadroomBytes: Int { 256 << 10 }
 
-    /// The buffer in which the disk's writer builds a record: a 32nd of the cap is set aside for it, which bounds the
-    /// size of a block.
+    /// The buffer in which the disk's writer builds a record: a 32nd of the cap is set aside for it (and what a record is
+    /// longer than its block), which bounds the size of a block.
     static func stagingBytes(_ configuration: Configuration) -> Int {
-        configuration.disk == nil ? 0 : max(5 << 18, configuration.memoryCapacityBytes / 32)
+        configuration.disk == nil ? 0 : max(5 << 18, configuration.memoryCapacityBytes / 32 + (64 << 10))
     }
 
     /// What the cap is compared with.
@@ -109,10 +109,13 @@ struct StoreCore: ~Copyable {
     /// Adds an entry, making room for its metadata if the cap demands it. Nil means: not now.
     mutating func addEntry(_ key: BlockKey, parent: EntryID, namespace: UInt16) -> EntryID? {
         let room = configuration.memoryCapacityBytes - memoryBytes
+        let parentKey = parent == .none ? nil : entries[parent].key
         if room < metadataHeadroomBytes / 2, let donor = largestClass(except: nil) {
             // Metadata grows at the price of the least valuable region; until that is empty, nothing new comes in.
             drainColdestRegion(of: donor)
             if configuration.memoryCapacityBytes - memoryBytes < metadataHeadroomBytes / 4 { return nil }
+            // The region may have held the parent, which then went with it.
+            if let parentKey, entries.find(parentKey) != parent { return nil }
         }
         if entries.count == entries.capacity, !evictFromDiskTier(protecting: parent) { return nil }
         guard let id = entries.insert(key, parent: parent, namespace: namespace) else { return nil }
@@ -178,6 +181,13 @@ struct StoreCore: ~Copyable {
     /// Slots under a pin stay readable for whoever holds the pin; they hold no entry any more and are freed by the last
     /// `unpin`.
     mutating func drop(_ root: EntryID) -> Int {
+        let order = subtree(of: root)
+        for id in order.reversed() { removeLeaf(id) }
+        return order.count
+    }
+
+    /// A block and everything that builds on it, parents first.
+    private func subtree(of root: EntryID) -> [EntryID] {
         var order: [EntryID] = []
         var stack = [root]
         while let id = stack.popLast() {
@@ -188,8 +198,7 @@ struct StoreCore: ~Copyable {
                 child = entries[child].nextSibling
             }
         }
-        for id in order.reversed() { removeLeaf(id) }
-        return order.count
+        return order
     }
 
     private mutating func removeLeaf(_ id: EntryID) {
@@ -236,14 +245,17 @@ struct StoreCore: ~Copyable {
         return BlockIdentity(tenant: namespace.tenant, fingerprint: namespace.fingerprint, key: entry.key)
     }
 
-    /// Removes blocks that the caller names, with their descendants. Returns the names of everything removed.
-    mutating func remove(_ keys: [BlockKey], namespace: UInt16) -> Int {
-        var removed = 0
+    /// Removes blocks that the caller names, with their descendants. Returns the keys of everything removed.
+    mutating func remove(_ keys: [BlockKey], namespace: UInt16) -> [BlockKey] {
+        var removed: [BlockKey] = []
+        // Rows that are being read just now must not bring them back.
+        if disk.isWarming { disk.removedWhileWarming.formUnion(keys) }
         for key in keys {
             guard let id = entries.find(key), entries[id].namespace == namespace else { continue }
-            removed += drop(id)
+            removed.append(contentsOf: subtree(of: id).map { entries[$0].key })
+            _ = drop(id)
         }
-        counters.removedBlocks += removed
+        counters.removedBlocks += removed.count
         return removed
     }
 }
