@@ -18,6 +18,7 @@ let package = Package(
     products: [
         .library(name: "KVStore", targets: ["KVStore"]),
         .executable(name: "kvstore", targets: ["KVStoreCLI"]),
+        .executable(name: "kvstore-bench", targets: ["KVStoreBench"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -48,6 +49,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: sourceSettings
+        ),
+        .executableTarget(
+            name: "KVStoreBench",
+            dependencies: [
+                "KVStore",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "bench/KVStoreBench"
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),

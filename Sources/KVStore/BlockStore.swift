@@ -67,6 +67,7 @@ public final class BlockStore: Sendable {
     /// what is true now may be false a moment later; `acquire` makes it a promise.
     public func match(_ prefix: Prefix) -> PrefixMatch {
         var tiers: [Tier] = []
+        tiers.reserveCapacity(prefix.keys.count)
         let isWarming = core.with { core -> Bool in
             _ = core.countPresent(prefix.keys, namespace: prefix.namespace.index) { tiers.append($0) }
             return core.disk.isWarming

@@ -65,6 +65,7 @@ struct CheckLoop {
         say(
             "warm \(isWarm ? 1 : 0) wrong \(wrong) corrupt \(corrupt) warnings \(warned) "
                 + "written \(flushed.refusedBlocks == 0 ? 1 : 0) ms \(milliseconds) "
-                + "found \(found.isEmpty ? "-" : found.joined(separator: ",")) problem \(problem)")
+                + "found \(found.isEmpty ? "-" : found.joined(separator: ",")) problem \(problem)"
+        )
     }
 }

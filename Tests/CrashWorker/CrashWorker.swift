@@ -19,7 +19,10 @@ struct CrashWorker {
         case "hold":
             let store = try BlockStore(
                 Configuration(
-                    memoryCapacityBytes: 16 << 20, disk: DiskConfiguration(path: arguments[2], capacityBytes: 64 << 20)))
+                    memoryCapacityBytes: 16 << 20,
+                    disk: DiskConfiguration(path: arguments[2], capacityBytes: 64 << 20)
+                )
+            )
             say("warm \(store.waitUntilWarm() ? 1 : 0)")
             while readLine() != nil {}
         default:

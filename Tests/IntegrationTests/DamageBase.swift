@@ -91,7 +91,9 @@ struct DamageBase {
         }
         var segmentOfFile: [String: UInt32] = [:]
         for table in try log.liveTables() where table.family == .segments {
-            segmentOfFile["db/" + table.name.drop { $0 == "/" }] = table.smallestKey.prefix(4).reduce(0) { $0 << 8 | UInt32($1) }
+            segmentOfFile["db/" + table.name.drop { $0 == "/" }] = table.smallestKey.prefix(4).reduce(0) {
+                $0 << 8 | UInt32($1)
+            }
         }
         log.close()
         let store = try BlockStore(Configuration(memoryCapacityBytes: 16 << 20))
@@ -106,8 +108,11 @@ struct DamageBase {
         files = try (DirectoryMeasure.files(in: root + "/db").map { "db/" + $0 } + ["removals.log"]).map { name in
             let attributes = try FileManager.default.attributesOfItem(atPath: root + "/" + name)
             return File(
-                name: name, kind: Self.kind(name, isSegment: segmentOfFile[name] != nil), segment: segmentOfFile[name],
-                byteCount: attributes[.size] as? Int ?? 0)
+                name: name,
+                kind: Self.kind(name, isSegment: segmentOfFile[name] != nil),
+                segment: segmentOfFile[name],
+                byteCount: attributes[.size] as? Int ?? 0
+            )
         }
     }
 
@@ -138,7 +143,8 @@ enum Mutation: CustomStringConvertible {
         case 0..<3: return .flipBits([(Int.random(in: 0..<end, using: &random), Int.random(in: 0..<8, using: &random))])
         case 3:
             return .flipBits(
-                (0..<20).map { _ in (Int.random(in: 0..<end, using: &random), Int.random(in: 0..<8, using: &random)) })
+                (0..<20).map { _ in (Int.random(in: 0..<end, using: &random), Int.random(in: 0..<8, using: &random)) }
+            )
         case 4..<6: return .cut(to: Int.random(in: 0..<end, using: &random))
         case 6: return .cut(to: max(0, end - Int.random(in: 1...64, using: &random)))
         case 7..<9: return .zeroPage(at: Int.random(in: 0..<end, using: &random) / 4096 * 4096)

@@ -80,7 +80,8 @@ struct DamageTrial {
             casesByKind[file.kind, default: 0] += 1
             damage.append("\(file.kind) \(file.name) (\(file.byteCount) bytes): \(mutation)")
         }
-        let place = "seed \(seed), case \(table.cycles), \(base.path.contains("killed") ? "killed" : "closed"): "
+        let place =
+            "seed \(seed), case \(table.cycles), \(base.path.contains("killed") ? "killed" : "closed"): "
             + damage.joined(separator: "; ")
         guard let answer = ask(path, place) else { return }
         judge(answer, base, damagedSegments, place)
@@ -123,8 +124,15 @@ struct DamageTrial {
                 if parts.count == 2 { found[parts[0]] = parts[1] }
             }
             return Answer(
-                isWarm: words[1] == "1", wrong: Int(words[3])!, corrupt: Int(words[5])!, warnings: Int(words[7])!,
-                isWritten: words[9] == "1", milliseconds: Int(words[11])!, found: found, problem: String(words[15]))
+                isWarm: words[1] == "1",
+                wrong: Int(words[3])!,
+                corrupt: Int(words[5])!,
+                warnings: Int(words[7])!,
+                isWritten: words[9] == "1",
+                milliseconds: Int(words[11])!,
+                found: found,
+                problem: String(words[15])
+            )
         }
         let signal = worker.killAndWait()
         table.crashes += 1
@@ -134,7 +142,10 @@ struct DamageTrial {
     }
 
     private mutating func judge(
-        _ answer: Answer, _ base: DamageBase, _ damaged: Set<UInt32>, _ place: String
+        _ answer: Answer,
+        _ base: DamageBase,
+        _ damaged: Set<UInt32>,
+        _ place: String
     ) {
         table.slowestReopenMilliseconds = max(table.slowestReopenMilliseconds, answer.milliseconds)
         table.wrong += answer.wrong

@@ -117,7 +117,10 @@ struct DiskTroubleTests {
         let events = Events()
         let store = try Self.open(path, events)
         try Self.expectMemoryOnly(
-            store, events, problem: format == "kvstore-disk 2\n" ? "futureFormat" : "foreignDirectory")
+            store,
+            events,
+            problem: format == "kvstore-disk 2\n" ? "futureFormat" : "foreignDirectory"
+        )
         store.close()
         #expect(Self.snapshot(path) == before)
     }

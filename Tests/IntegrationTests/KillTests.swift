@@ -25,7 +25,11 @@ struct KillTests {
             if cycle % 2 == 0 {
                 let isLate = cycle % 8 == 0
                 try roomy.run(
-                    kind: isLate || cycle % 8 == 2 ? "calm" : "roomy", isLate: isLate, verifies: true, &random)
+                    kind: isLate || cycle % 8 == 2 ? "calm" : "roomy",
+                    isLate: isLate,
+                    verifies: true,
+                    &random
+                )
             } else {
                 // Sometimes a second kill finds what the first one left.
                 try tight.run(kind: "tight", isLate: false, verifies: cycle % 6 != 1, &random)
@@ -36,8 +40,12 @@ struct KillTests {
             print(trial.summary)
         }
         #expect(roomy.table.durableChecked > Self.cycleCount * 20)
-        #expect(roomy.writeBackChecked > 0)
+        #expect(roomy.writeBackChecked > Self.cycleCount)
         #expect(tight.highestDiskBytes > tight.capacityBytes / 2, "the directory was never full")
+        #expect(
+            tight.lowestKeptBytes > tight.capacityBytes / 4,
+            "a kill cost more than eviction may: \(tight.lowestKeptBytes)"
+        )
     }
 }
 
@@ -53,7 +61,9 @@ struct KillTrial {
     private var nextID = 0
     private var measurements = 0
     private var highestIndexed = 0
-    private var knownKeys: [BlockKey: Int] = [:]
+    /// Raw bytes of the blocks found after a kill, once the directory had been filled.
+    private(set) var lowestKeptBytes = Int.max
+    private var wasFull = false
 
     init(name: String, capacityBytes: Int, seed: UInt64) {
         table = ResultTable(name: name)
@@ -70,6 +80,7 @@ struct KillTrial {
             + "\(model.flushesBelieved) flushes believed, \(writeBackChecked) turns by write-back, "
             + "\(measurements) measurements of the directory, highest \(highestDiskBytes >> 20) MiB; "
             + "memory at most \(model.highestMemoryBytes) bytes"
+            + (wasFull ? "; at least \(lowestKeptBytes >> 20) MiB of blocks kept by a kill" : "")
     }
 
     mutating func run(kind: String, isLate: Bool, verifies: Bool, _ random: inout SeededRandom) throws {
@@ -77,10 +88,12 @@ struct KillTrial {
         let state = directory.path + "/state"
         try model.stateLines.write(toFile: state, atomically: true, encoding: .utf8)
         let worker = try WorkerProcess([
-            "load", path, state, "\(random.next() >> 16)", kind, "\(nextID)", "\(capacityBytes)", "\(KillTests.delaySeconds)",
+            "load", path, state, "\(random.next() >> 16)", kind, "\(nextID)", "\(capacityBytes)",
+            "\(KillTests.delaySeconds)",
         ])
         nextID += 3000
-        let milliseconds = isLate ? UInt64.random(in: 1500...1900, using: &random) : .random(in: 30...600, using: &random)
+        let milliseconds =
+            isLate ? UInt64.random(in: 1500...2200, using: &random) : .random(in: 30...600, using: &random)
         let end = nanosecondsNow() + milliseconds * 1_000_000
         var isAlive = true
         while isAlive, nanosecondsNow() < end {
@@ -121,10 +134,19 @@ struct KillTrial {
         let store = try BlockStore(Configuration(memoryCapacityBytes: 32 << 20, disk: disk))
         #expect(store.waitUntilWarm(), "\(store.statistics.diskProblem ?? ""); \(place)")
         table.slowestReopenMilliseconds = max(
-            table.slowestReopenMilliseconds, Int((nanosecondsNow() - start) / 1_000_000))
+            table.slowestReopenMilliseconds,
+            Int((nanosecondsNow() - start) / 1_000_000)
+        )
         let spaces = try Conversation.namespaces(of: store)
         var indexed = indexedKeys(store)
         highestIndexed = max(highestIndexed, indexed.count)
+        let keptBytes = store.core.with { core in
+            (0..<EntryID(core.entries.highWater)).reduce(0) { sum, id in
+                sum + (core.entries[id].isOnDisk ? core.namespaces[Int(core.entries[id].namespace)].blockByteCount : 0)
+            }
+        }
+        if wasFull { lowestKeptBytes = min(lowestKeptBytes, keptBytes) }
+        if highestDiskBytes > capacityBytes * 3 / 4 { wasFull = true }
         for id in model.records.keys.sorted() { check(id, store, spaces, &indexed) }
         // Conversations that nobody heard of: the worker was killed between a commit and its line.
         for id in max(0, nextID - 6000)..<nextID where model.records[id] == nil && !indexed.isEmpty {
@@ -157,7 +179,10 @@ struct KillTrial {
     }
 
     private mutating func check(
-        _ id: Int, _ store: BlockStore, _ spaces: [Namespace], _ indexed: inout Set<BlockKey>
+        _ id: Int,
+        _ store: BlockStore,
+        _ spaces: [Namespace],
+        _ indexed: inout Set<BlockKey>
     ) {
         let record = model.records[id]!
         let prefix = record.conversation.prefix(spaces)
@@ -173,7 +198,10 @@ struct KillTrial {
     }
 
     private mutating func checkUnheardOf(
-        _ id: Int, _ store: BlockStore, _ spaces: [Namespace], _ indexed: inout Set<BlockKey>
+        _ id: Int,
+        _ store: BlockStore,
+        _ spaces: [Namespace],
+        _ indexed: inout Set<BlockKey>
     ) {
         var conversation = Conversation(id: id)
         let prefix = conversation.prefix(spaces)

@@ -11,7 +11,8 @@ final class WorkerProcess {
 
     /// The binary lies beside the test bundle.
     static let path: String = {
-        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+        let own =
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
         let folders = [own, Bundle.main.bundlePath, Bundle.main.executablePath ?? own].map {
             URL(fileURLWithPath: $0).deletingLastPathComponent().path
         }
@@ -152,7 +153,8 @@ enum DirectoryMeasure {
             var info = stat()
             guard lstat(next, &info) == 0, inodes.insert(UInt64(info.st_ino)).inserted else { continue }
             bytes += Int(info.st_blocks) * 512
-            guard info.st_mode & S_IFMT == S_IFDIR, let names = try? FileManager.default.contentsOfDirectory(atPath: next)
+            guard info.st_mode & S_IFMT == S_IFDIR,
+                let names = try? FileManager.default.contentsOfDirectory(atPath: next)
             else { continue }
             pending += names.map { next + "/" + $0 }
         }

@@ -21,6 +21,8 @@ final class DiskTier: Sendable {
     private let descriptions = Mutex<[BlockKey: NamespaceRow]>([:])
     /// Removals that the log does not have yet.
     private let pendingRemovals = Mutex<[BlockIdentity]>([])
+    /// Held while they are being written: whoever finds none left knows that theirs are down.
+    private let removalWriting = Mutex<Void>(())
     private let allocatedBytes = Atomic<Int>(0)
 
     /// What the writer thread is asked to do, and how far it is.
@@ -120,16 +122,21 @@ final class DiskTier: Sendable {
         return FlushResult(durableBlocks: durable, refusedBlocks: refused, reason: why)
     }
 
-    /// Makes a removal last. While the log is not open, or cannot be written, the removal is kept and written as soon as
-    /// it can be.
+    /// Makes a removal last; waits for the log to be opened after a start. While the log pauses, or cannot be written, the
+    /// removal is kept and written as soon as it can be.
     func recordRemoval(_ keys: [BlockKey], namespace: Namespace) {
         let tenant = namespace.identity.tenantHash
         let identities = keys.map { BlockIdentity(tenant: tenant, fingerprint: namespace.fingerprint, key: $0) }
         pendingRemovals.withLock { $0.append(contentsOf: identities) }
+        _ = work.wait(untilNanoseconds: nil) { $0.state == .opening ? nil : true }
         if let log = currentLog { writePendingRemovals(log) }
     }
 
     func writePendingRemovals(_ log: SegmentLog) {
+        removalWriting.withLock { _ in takeAndWriteRemovals(log) }
+    }
+
+    private func takeAndWriteRemovals(_ log: SegmentLog) {
         let identities = pendingRemovals.withLock { pending -> [BlockIdentity] in
             defer { pending = [] }
             return pending

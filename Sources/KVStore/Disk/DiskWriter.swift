@@ -52,10 +52,10 @@ final class DiskWriter {
             reportRecovery(opened.recovery)
             for row in tier.namespaceRows { try opened.putNamespace(row) }
             measure()
-            tier.setState(.warming)
             // From here on removals go straight to the log; those that came earlier go now, before rows are read.
             core.with { $0.disk.isWarming = true }
             tier.setLog(opened)
+            tier.setState(.warming)
             tier.writePendingRemovals(opened)
             var loader = IndexLoader(core: core, log: opened)
             nextSequence = try loader.load(stopping: { self.isStopping }) + 1
@@ -225,6 +225,8 @@ final class DiskWriter {
             var written: [SpillItem] = []
             var stored: [Int] = []
             for item in reclaims.flatMap(\.carried) + batch {
+                // See `StoreCore.batchLimit`; what is not carried over goes with its old segment.
+                if case .segment = item.source, written.count >= 3 << 14 { continue }
                 guard let byteCount = try append(item, to: writer) else { continue }
                 written.append(item)
                 stored.append(byteCount)

@@ -93,9 +93,15 @@ final class DiskThread: @unchecked Sendable {
         }
     }
 
-    /// Waits for the thread to end. Call once, from another thread.
+    /// Waits for the thread to end. Call once. From the thread itself (the last reference to a store can go away in a job
+    /// of its own) there is nothing to wait for.
     func join() {
-        if isRunning { _ = pthread_join(handle, nil) }
+        guard isRunning else { return }
+        if pthread_equal(pthread_self(), handle) != 0 {
+            pthread_detach(handle)
+        } else {
+            _ = pthread_join(handle, nil)
+        }
     }
 }
 

@@ -79,14 +79,7 @@ struct EntryTable: ~Copyable {
 
     /// The entry of `key`, present or reserved. O(1).
     func find(_ key: BlockKey) -> EntryID? {
-        let table = shards[Self.shard(of: key)]
-        var position = table.start(of: key)
-        while true {
-            let id = table.id(at: position)
-            if id == .none { return nil }
-            if entries[Int(id)].key == key { return id }
-            position = table.next(position)
-        }
+        shards[Self.shard(of: key)].find(key, entries: entries)
     }
 
     /// Adds an entry under `parent` (or as a root). Nil when the metadata limit is reached.
@@ -154,6 +147,16 @@ private struct KeyShard {
     func start(of key: BlockKey) -> Int { Int(truncatingIfNeeded: key.word0) & (slots.count - 1) }
     func next(_ position: Int) -> Int { (position + 1) & (slots.count - 1) }
     func id(at position: Int) -> EntryID { slots[position] &- 1 }
+
+    func find(_ key: BlockKey, entries: borrowing MappedArray<Entry>) -> EntryID? {
+        var position = start(of: key)
+        while true {
+            let id = id(at: position)
+            if id == .none { return nil }
+            if entries[Int(id)].key == key { return id }
+            position = next(position)
+        }
+    }
 
     mutating func insert(_ key: BlockKey, id: EntryID, entries: borrowing MappedArray<Entry>) {
         if (used + 1) * 4 > slots.count * 3 { grow(entries: entries) }

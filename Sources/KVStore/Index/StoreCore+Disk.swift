@@ -179,12 +179,16 @@ extension StoreCore {
 
     // MARK: Writing
 
+    /// An entry has 16 bits for the place of a record in its segment; a batch takes a quarter of them, what is carried over
+    /// into the same segment may take the rest.
+    private static var batchLimit: Int { 1 << 14 }
+
     /// Takes up to `maximumBytes` of queued blocks for one segment, pinned, parents before children and each chain in
     /// one piece, so that a prefix is one sequential read later.
     mutating func takeSpillBatch(maximumBytes: Int) -> [SpillItem] {
         var chosen: [EntryID] = []
         var bytes = 0
-        while bytes < maximumBytes, let id = disk.queue.popFirst() {
+        while bytes < maximumBytes, chosen.count < Self.batchLimit, let id = disk.queue.popFirst() {
             let entry = entries[id]
             let hasBytes = entry.residence == .resident || entry.residence == .spilling
             guard entry.isQueued, !entry.isWriting, hasBytes else { continue }
@@ -374,14 +378,12 @@ extension StoreCore {
         return ReclaimPlan(segment: id, byteCount: segment.byteCount, carried: carried, carriedBytes: carriedBytes)
     }
 
-    /// What a block's record is worth keeping: how much later than the tier's coldest block it was used, half as much
-    /// again if it was ever asked for after it was stored. Parents were used at least as late and as often as their
-    /// children, so worth never rises along a chain. Replaying the agentic trace at equal bytes, the factor lifts the
-    /// disk's hit ratio from .414 to .420 with 9 % fewer writes; weighing a block by the size of its subtree or by one
-    /// over its age did worse (.403, .406).
+    /// What a block's record is worth keeping: how much later than the tier's coldest block it was used. Parents were
+    /// used at least as late as their children, so worth never rises along a chain. Tried on the traces at equal bytes
+    /// and worse on one of them: half as much again for blocks that were asked for before (it keeps the turns of
+    /// conversations that have ended), the size of a block's subtree, one over its age.
     private func worth(of id: EntryID) -> Double {
-        let lateness = Double(disk.policy.tick(of: id) &- disk.policy.coldestTick) + 1
-        return entries[id].uses > 0 ? lateness * 1.5 : lateness
+        Double(disk.policy.tick(of: id) &- disk.policy.coldestTick) + 1
     }
 
     /// Looks at up to 128 records of each segment, so that many or large segments do not hold the lock for long, and
@@ -423,7 +425,7 @@ extension StoreCore {
             parent = found
         }
         guard !disk.removedWhileWarming.contains(row.key) else { return false }
-        guard row.ordinal < UInt32(UInt16.max), disk.segments[row.segment] != nil else { return false }
+        guard row.ordinal <= UInt32(UInt16.max), disk.segments[row.segment] != nil else { return false }
         let id: EntryID
         if let known = entries.find(row.key) {
             // Stored again while the index was loading: the bytes in memory stay, the disk copy is as good.

@@ -58,6 +58,7 @@ extension StoreCore {
     mutating func pinRun(
         _ prefix: Prefix, blocks: inout [PinnedBlock], claims: inout [LoadClaim], fromDisk: Bool, flight: inout Flight?
     ) -> PrefixStop {
+        requireOwn(prefix.namespace)
         while blocks.count < prefix.keys.count {
             guard let id = entries.find(prefix.keys[blocks.count]),
                 entries[id].namespace == prefix.namespace.index
@@ -179,6 +180,7 @@ extension StoreCore {
     mutating func reserveRun(
         _ prefix: Prefix, position: inout Int, parent: inout EntryID, blocks: inout [ReservedBlock], nowSeconds: UInt32
     ) -> PrefixStop {
+        requireOwn(prefix.namespace)
         // While a region was mapped outside the lock, the parent may have gone and its number to another block.
         if position > 0, entries.find(prefix.keys[position - 1]) != parent { return .absent }
         while position < prefix.keys.count {
@@ -253,7 +255,6 @@ extension StoreCore {
             } else {
                 discard(block, digest: digest)
             }
-            unpin(block.slot)
         }
         // A fresh tick: the inserts above ran head to tail, the chain must end up tail to head.
         let newest = nextTick()
@@ -261,6 +262,8 @@ extension StoreCore {
         if configuration.disk?.writeThrough == true {
             for block in blocks where slots[block.slot].entry == block.entry { _ = enqueue(block.entry, tick: newest) }
         }
+        // Last, for the end of a pin in a draining region evicts: the chain must be in order by then.
+        for block in blocks { unpin(block.slot) }
         return visible
     }
 

@@ -78,6 +78,14 @@ struct StoreCore: ~Copyable {
         return UInt16(namespaces.count - 1)
     }
 
+    /// A namespace of another store would name slots of another size here.
+    func requireOwn(_ namespace: Namespace) {
+        precondition(
+            Int(namespace.index) < namespaces.count
+                && namespaces[Int(namespace.index)].fingerprint == namespace.fingerprint,
+            "the namespace was opened by another store")
+    }
+
     /// The slot class of a namespace, or nil when no metadata can be had for it.
     mutating func classIndex(ofNamespace index: UInt16) -> Int? {
         if let known = namespaces[Int(index)].classIndex { return known }
@@ -141,11 +149,14 @@ struct StoreCore: ~Copyable {
     /// - Parameter onDisk: also in the disk tier's order. A memory hit does not refresh disk copies: their turn comes
     ///   when memory gives the block up, which keeps a hit cheap and the disk order useful.
     mutating func touchChain(from last: EntryID, tick: UInt32, onDisk: Bool) {
+        guard last != .none else { return }
         var id = last
+        // All blocks of a chain are of one namespace, hence of one class.
+        let classIndex = namespaces[Int(entries[last].namespace)].classIndex
+        let policy = classIndex.map { slots.classes[$0].policy }
         while id != .none {
             let entry = entries[id]
-            if entry.residence == .resident {
-                let policy = slots.policy(of: entry.slot)
+            if entry.residence == .resident, let policy {
                 if policy.tick(of: entry.slot) != tick { policy.touch(entry.slot, tick: tick) }
             }
             if onDisk, entry.isInDiskTier { disk.touch(id, entry, tick: tick) }
@@ -256,6 +267,16 @@ struct StoreCore: ~Copyable {
             _ = drop(id)
         }
         counters.removedBlocks += removed.count
+        returnToCap()
         return removed
+    }
+
+    /// The names of many rows to forget take memory at once, which `addEntry`'s headroom does not cover: regions pay.
+    mutating func returnToCap() {
+        while memoryBytes > configuration.memoryCapacityBytes, let donor = largestClass(except: nil) {
+            let before = slots.regionBytes
+            drainColdestRegion(of: donor)
+            if slots.regionBytes == before { return }
+        }
     }
 }

@@ -15,6 +15,11 @@ struct Slot: BitwiseCopyable {
     /// Next free slot of the class, while free.
     var nextFree: SlotID
     var isFree: Bool
+    /// Repeated from the region, so that a hit touches only this struct.
+    var isDraining = false
+    var classIndex: UInt32
+    /// Address of the slot's memory, valid while the region is mapped.
+    var addressBits: UInt
 }
 
 /// Slots of one tenant and one size. A region never holds slots of two classes.
@@ -78,7 +83,7 @@ struct SlotTable: ~Copyable {
 
     func policy(of id: SlotID) -> any EvictionPolicy { classes[classIndex(of: id)].policy }
 
-    func classIndex(of id: SlotID) -> Int { regions[Int(slots[Int(id)].region)]!.classIndex }
+    func classIndex(of id: SlotID) -> Int { Int(slots[Int(id)].classIndex) }
 
     /// The class of a tenant's slots of one size, made when first asked for.
     mutating func classIndex(tenant: UInt64, slotByteCount: Int) throws(KVStoreError) -> Int {
@@ -134,7 +139,8 @@ struct SlotTable: ~Copyable {
         for (index, id) in ids.enumerated().reversed() {
             slots[Int(id)] = Slot(
                 entry: .none, region: UInt32(number), indexInRegion: UInt32(index), pins: 0, digest: 0,
-                nextFree: .none, isFree: true)
+                nextFree: .none, isFree: true, classIndex: UInt32(plan.classIndex),
+                addressBits: UInt(bitPattern: unsafe region.address(ofSlot: index)))
             pushFree(id, plan.classIndex)
         }
         return true
@@ -184,6 +190,7 @@ struct SlotTable: ~Copyable {
         let number = Int(slots[Int(id)].region)
         guard !regions[number]!.isDraining else { return nil }
         regions[number]!.isDraining = true
+        for slot in regions[number]!.slotIDs { slots[Int(slot)].isDraining = true }
         let classIndex = regions[number]!.classIndex
         // Rebuild the free list without the region's slots.
         var kept: [SlotID] = []
@@ -215,7 +222,7 @@ struct SlotTable: ~Copyable {
     /// Slots of the region that `id` lies in.
     func slotIDs(inRegionOf id: SlotID) -> [SlotID] { regions[Int(slots[Int(id)].region)]!.slotIDs }
 
-    func isDraining(_ id: SlotID) -> Bool { regions[Int(slots[Int(id)].region)]!.isDraining }
+    func isDraining(_ id: SlotID) -> Bool { slots[Int(id)].isDraining }
 
     /// True while any region of the class is being emptied.
     func hasDrainingRegion(_ classIndex: Int) -> Bool {
@@ -225,10 +232,10 @@ struct SlotTable: ~Copyable {
     /// The slot's memory, as a value that may leave the lock together with a pin.
     func memory(of id: SlotID) -> SlotMemory {
         let slot = slots[Int(id)]
-        let region = regions[Int(slot.region)]!.region
-        // The pin that the caller holds keeps the region mapped.
+        // The pin that the caller holds keeps the region mapped, so the address is one.
         return unsafe SlotMemory(
-            address: region.address(ofSlot: Int(slot.indexInRegion)), byteCount: region.slotByteCount)
+            address: UnsafeMutableRawPointer(bitPattern: slot.addressBits)!,
+            byteCount: classes[Int(slot.classIndex)].slotByteCount)
     }
 
     /// Slot ids in use are below this.

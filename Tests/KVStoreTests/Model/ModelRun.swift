@@ -351,10 +351,13 @@ final class ModelRun {
         note("finish")
         while let held = leases.popLast() { try verifyAndRelease(held) }
         while let held = reservations.popLast() { held.reservation = nil }
-        // Prefetches end on their own.
+        // Prefetches and write-back pin slots too, but end on their own.
         let deadline = Date().addingTimeInterval(10)
-        while store!.statistics.pinnedSlots > 0, Date() < deadline { usleep(1000) }
-        let end = store!.statistics
+        var end = store!.statistics
+        while end.pinnedSlots > 0, Date() < deadline {
+            usleep(500)
+            end = store!.statistics
+        }
         guard (end.leases, end.reservations, end.pinnedSlots) == (0, 0, 0) else {
             throw fail("\(end.leases) leases, \(end.reservations) reservations, \(end.pinnedSlots) pinned slots are left")
         }
