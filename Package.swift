@@ -63,7 +63,10 @@ let package = Package(
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .executableTarget(
-            name: "CrashWorker", dependencies: ["KVStore", "KVStoreTestSupport"], path: "Tests/CrashWorker"),
+            name: "CrashWorker",
+            dependencies: ["KVStore", "KVStoreTestSupport"],
+            path: "Tests/CrashWorker"
+        ),
         .testTarget(name: "IntegrationTests", dependencies: ["KVStore", "KVStoreTestSupport", "CrashWorker"]),
     ],
     swiftLanguageModes: [.v6]

@@ -48,13 +48,17 @@ public final class BlockStore: Sendable {
             throw KVStoreError(
                 .invalidArgument,
                 "blocks of \(blockByteCount) bytes need memoryCapacityBytes of at least \(needed); it is "
-                    + "\(configuration.memoryCapacityBytes). Use fewer tokens per block, or more memory")
+                    + "\(configuration.memoryCapacityBytes). Use fewer tokens per block, or more memory"
+            )
         }
         let fingerprint = identity.fingerprint
         let index = core.with { core in
             core.registerNamespace(
-                fingerprint: fingerprint, tenant: identity.tenantHash, blockByteCount: blockByteCount,
-                geometry: geometry)
+                fingerprint: fingerprint,
+                tenant: identity.tenantHash,
+                blockByteCount: blockByteCount,
+                geometry: geometry
+            )
         }
         guard let index else { throw KVStoreError(.invalidArgument, "more than 65535 namespaces are open") }
         disk?.remember(identity)
@@ -132,7 +136,12 @@ public final class BlockStore: Sendable {
             let stop = core.with { core -> PrefixStop in
                 guard !core.isClosed else { return .absent }
                 let stop = core.pinRun(
-                    prefix, blocks: &blocks, claims: &claims, fromDisk: fromDisk, flight: &flight)
+                    prefix,
+                    blocks: &blocks,
+                    claims: &claims,
+                    fromDisk: fromDisk,
+                    flight: &flight
+                )
                 if claims.isEmpty { core.touchRun(blocks) }
                 core.trimToLimit(namespace: prefix.namespace.index)
                 return stop
@@ -154,7 +163,10 @@ public final class BlockStore: Sendable {
 
     /// Reads the claimed blocks and makes them visible; returns the run as far as it is good.
     private func load(
-        _ prefix: Prefix, _ claims: [LoadClaim], _ flight: Flight?, _ blocks: [PinnedBlock]
+        _ prefix: Prefix,
+        _ claims: [LoadClaim],
+        _ flight: Flight?,
+        _ blocks: [PinnedBlock]
     ) -> [PinnedBlock] {
         guard !claims.isEmpty, let disk else { return blocks }
         var blocks = blocks
@@ -198,7 +210,12 @@ public final class BlockStore: Sendable {
                 guard !core.isClosed else { return .absent }
                 if position == 0 { core.touchPresent(prefix) }
                 return core.reserveRun(
-                    prefix, position: &position, parent: &parent, blocks: &blocks, nowSeconds: now)
+                    prefix,
+                    position: &position,
+                    parent: &parent,
+                    blocks: &blocks,
+                    nowSeconds: now
+                )
             }
             if case .needsRegion(let plan) = stop, addRegion(plan) { continue }
             break
@@ -270,7 +287,10 @@ public final class BlockStore: Sendable {
 
     private func flushWithoutDisk() -> FlushResult {
         FlushResult(
-            durableBlocks: 0, refusedBlocks: core.with { $0.entries.count }, reason: "the store has no disk tier")
+            durableBlocks: 0,
+            refusedBlocks: core.with { $0.entries.count },
+            reason: "the store has no disk tier"
+        )
     }
 
     /// As `flush()`, without blocking a cooperative thread.

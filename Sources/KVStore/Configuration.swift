@@ -30,7 +30,9 @@ public struct Configuration: Sendable {
             problems.append("memoryCapacityBytes is \(memoryCapacityBytes); it must be at least 16 MiB (16777216)")
         }
         if memoryCapacityBytes > 1 << 42 { problems.append("memoryCapacityBytes is above 4 TiB") }
-        if let limit = memoryBlockLimit, limit < 1 { problems.append("memoryBlockLimit is \(limit); it must be positive") }
+        if let limit = memoryBlockLimit, limit < 1 {
+            problems.append("memoryBlockLimit is \(limit); it must be positive")
+        }
         if let disk { problems.append(contentsOf: disk.problems) }
         if !problems.isEmpty { throw KVStoreError(.invalidArgument, problems.joined(separator: "; ")) }
     }
@@ -69,19 +71,23 @@ public struct DiskConfiguration: Sendable {
         if capacityBytes < Self.minimumCapacityBytes {
             problems.append("the disk capacity is \(capacityBytes); it must be at least 32 MiB (33554432)")
         }
-        if let limit = blockLimit, limit < 1 { problems.append("the disk block limit is \(limit); it must be positive") }
+        if let limit = blockLimit, limit < 1 {
+            problems.append("the disk block limit is \(limit); it must be positive")
+        }
         if let delay = writeBackDelaySeconds, !(delay >= 0.05 && delay <= 86_400) {
             problems.append("writeBackDelaySeconds is \(delay); it must lie between 0.05 and 86400")
         }
-        if !(1...64).contains(readerThreads) { problems.append("readerThreads is \(readerThreads); it must be 1 to 64") }
+        if !(1...64).contains(readerThreads) {
+            problems.append("readerThreads is \(readerThreads); it must be 1 to 64")
+        }
         return problems
     }
 
-    /// Bytes of records in one segment: `clamp(cap / 128, 1 MiB, 256 MiB)`, but no more than half of the spill buffer, so
-    /// that one segment can be written while the next fills. At cap / 64 the room kept free for the next segment and the
-    /// coarser choice at reclaim cost .7 points of hit ratio on the agentic trace with 188 MiB of disk.
+    /// Bytes of records in one segment: `clamp(cap / 64, 1 MiB, 256 MiB)`, but no more than half of the spill buffer, so
+    /// that one segment can be written while the next fills. Segments of 4 MiB under a cap of 188 MiB were too coarse for
+    /// reclaim and made the room that is kept free for the next one too dear.
     func segmentBytes(spillBufferBytes: Int) -> Int {
-        max(256 << 10, min(max(1 << 20, min(capacityBytes / 128, 256 << 20)), spillBufferBytes / 2))
+        max(256 << 10, min(max(1 << 20, min(capacityBytes / 64, 256 << 20)), spillBufferBytes / 2))
     }
 }
 

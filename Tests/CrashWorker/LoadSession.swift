@@ -69,7 +69,9 @@ final class LoadSession: Sendable {
             Thread { self.work(store, spaces, thread: number) }
         }
         for thread in threads { thread.start() }
-        while true { sleep(60) }
+        // Ends with its parent, should that be killed itself.
+        while readLine() != nil {}
+        exit(0)
     }
 
     private func work(_ store: BlockStore, _ spaces: [Namespace], thread: Int) {

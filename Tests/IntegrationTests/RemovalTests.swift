@@ -67,7 +67,10 @@ struct RemovalTests {
             log.close()
             let namespace = prefix.namespace
             let identity = BlockIdentity(
-                tenant: namespace.identity.tenantHash, fingerprint: namespace.fingerprint, key: prefix.keys[1])
+                tenant: namespace.identity.tenantHash,
+                fingerprint: namespace.fingerprint,
+                key: prefix.keys[1]
+            )
             #expect(removals.covers(identity, at: RecordPosition(segment: UInt32(round) + 1, ordinal: 1)))
         }
     }

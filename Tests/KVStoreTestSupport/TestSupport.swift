@@ -3,8 +3,10 @@ import KVStore
 
 /// A directory that goes away with the value.
 public final class TemporaryDirectory {
+    /// Where it is.
     public let path: String
 
+    /// Makes it.
     public init(_ name: String = "test") {
         let base = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
         path = "\(base)/kvstore-\(name)-\(ProcessInfo.processInfo.processIdentifier)-\(UInt32.random(in: 0...(.max)))"
@@ -17,7 +19,9 @@ public final class TemporaryDirectory {
 /// SplitMix64: the same numbers for the same seed, everywhere.
 public struct SeededRandom: RandomNumberGenerator {
     private var state: UInt64
+    /// Starts a sequence.
     public init(seed: UInt64) { state = seed }
+    /// The next number.
     public mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var mixed = state
@@ -30,6 +34,7 @@ public struct SeededRandom: RandomNumberGenerator {
 /// The bytes that belong to a block: every 8-byte word depends on the key and on where it stands, so that a block served
 /// under another key, shifted or stale never passes.
 public enum Payload {
+    /// Writes a block's bytes.
     public static func fill(_ span: inout MutableRawSpan, key: BlockKey, version: UInt64 = 0) {
         var random = SeededRandom(seed: key.wordForTests ^ (version &* 0x1234_5678_9ABC_DEF1))
         for offset in stride(from: 0, to: span.byteCount / 8 * 8, by: 8) {
@@ -37,6 +42,7 @@ public enum Payload {
         }
     }
 
+    /// Whether these are a block's bytes.
     public static func matches(_ span: RawSpan, key: BlockKey, version: UInt64 = 0) -> Bool {
         var random = SeededRandom(seed: key.wordForTests ^ (version &* 0x1234_5678_9ABC_DEF1))
         for offset in stride(from: 0, to: span.byteCount / 8 * 8, by: 8)
@@ -56,9 +62,16 @@ extension BlockKey {
 
 extension NamespaceIdentity {
     /// A namespace of small opaque blocks.
-    public static func test(tenant: String = "tenant", model: String = "model", blockBytes: Int = 4096) -> NamespaceIdentity {
+    public static func test(tenant: String = "tenant", model: String = "model", blockBytes: Int = 4096)
+        -> NamespaceIdentity
+    {
         var identity = NamespaceIdentity(
-            model: model, revision: "r1", elementType: .bf16, opaqueBlockByteCount: blockBytes, tokensPerBlock: 16)
+            model: model,
+            revision: "r1",
+            elementType: .bf16,
+            opaqueBlockByteCount: blockBytes,
+            tokensPerBlock: 16
+        )
         identity.tenant = tenant
         return identity
     }

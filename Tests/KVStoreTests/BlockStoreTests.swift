@@ -50,7 +50,9 @@ struct BlockStoreTests {
     @Test func `What memory gives up is found on disk, also after a restart`() throws {
         let directory = TemporaryDirectory()
         var configuration = Configuration(
-            memoryCapacityBytes: 16 << 20, disk: DiskConfiguration(path: directory.path, capacityBytes: 256 << 20))
+            memoryCapacityBytes: 16 << 20,
+            disk: DiskConfiguration(path: directory.path, capacityBytes: 256 << 20)
+        )
         configuration.verifyMemoryHits = true
         let paths = (0..<64).map { conversation in [0] + (0..<8).map { 1000 + conversation * 10 + $0 } }
         do {
@@ -80,7 +82,9 @@ struct BlockStoreTests {
     @Test func `Removed blocks stay gone, with everything built on them`() throws {
         let directory = TemporaryDirectory()
         let configuration = Configuration(
-            memoryCapacityBytes: 16 << 20, disk: DiskConfiguration(path: directory.path, capacityBytes: 64 << 20))
+            memoryCapacityBytes: 16 << 20,
+            disk: DiskConfiguration(path: directory.path, capacityBytes: 64 << 20)
+        )
         do {
             let store = try BlockStore(configuration)
             #expect(store.waitUntilWarm())

@@ -16,7 +16,8 @@ struct ConfigurationTests {
         let error = #expect(throws: KVStoreError.self) { try BlockStore(configuration) }
         #expect(error?.code == .invalidArgument)
         let words = [
-            "memoryCapacityBytes is 1048576", "16 MiB", "memoryBlockLimit", "disk path is empty", "disk capacity", "32 MiB",
+            "memoryCapacityBytes is 1048576", "16 MiB", "memoryBlockLimit", "disk path is empty", "disk capacity",
+            "32 MiB",
             "disk block limit", "writeBackDelaySeconds", "readerThreads",
         ]
         for word in words { #expect(error?.message.contains(word) == true, "\(word)") }

@@ -10,11 +10,21 @@ struct ReadmeExampleTests {
         // example begins
         let store = try BlockStore(
             Configuration(
-                memoryCapacityBytes: 64 << 20, disk: DiskConfiguration(path: path, capacityBytes: 1 << 30)))
+                memoryCapacityBytes: 64 << 20,
+                disk: DiskConfiguration(path: path, capacityBytes: 1 << 30)
+            )
+        )
         let llama = try store.namespace(
             NamespaceIdentity(
-                model: "Llama-3-8B", revision: "8cde5ca8", elementType: .bf16, layers: 32, keyHeads: 8,
-                keyHeadDimension: 128, tokensPerBlock: 16))
+                model: "Llama-3-8B",
+                revision: "8cde5ca8",
+                elementType: .bf16,
+                layers: 32,
+                keyHeads: 8,
+                keyHeadDimension: 128,
+                tokensPerBlock: 16
+            )
+        )
         let prefix = llama.prefix(tokens: promptTokens)
 
         var loadedBlocks = 0

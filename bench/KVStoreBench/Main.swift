@@ -9,7 +9,8 @@ struct KVStoreBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kvstore-bench",
         abstract: "Measure kvstore and a reference in the same run.",
-        subcommands: [Memory.self, Lookup.self])
+        subcommands: [Memory.self, Lookup.self]
+    )
 }
 
 /// Several measurements of one thing, in nanoseconds.
@@ -62,7 +63,8 @@ struct Memory: ParsableCommand {
     func run() throws {
         let store = try BlockStore(Configuration(memoryCapacityBytes: 256 << 20))
         let space = try store.namespace(
-            NamespaceIdentity(model: "bench", elementType: .bf16, opaqueBlockByteCount: 65536, tokensPerBlock: 16))
+            NamespaceIdentity(model: "bench", elementType: .bf16, opaqueBlockByteCount: 65536, tokensPerBlock: 16)
+        )
         let prefix = space.prefix(tokens: (0..<1024).map { UInt32($0) })
         store.store(prefix) { _, _ in }
         let bytes = [UInt8](repeating: 1, count: 64 * 65536)
@@ -78,31 +80,36 @@ struct Memory: ParsableCommand {
                         let count = lease?.count ?? 0
                         precondition(count == 64)
                     }
-                })
+                }
+            )
             copies.append(
                 Sample.measure(count: 20) {
                     for _ in 0..<20 {
                         bytes.withUnsafeBytes { source in copy.withUnsafeMutableBytes { $0.copyMemory(from: source) } }
                     }
-                })
+                }
+            )
         }
         let (hit, copied) = (Sample(nanoseconds: hits), Sample(nanoseconds: copies))
         try output.show(
             [("match + lease + release, 64 blocks", hit), ("memcpy of the same 64 × 64 KiB", copied)],
-            ratios: ["memoryHitVsMemcpy": hit.median / copied.median])
+            ratios: ["memoryHitVsMemcpy": hit.median / copied.median]
+        )
     }
 }
 
 /// Hashing and looking up a prompt of 128k tokens, against the same hashes without a lookup.
 struct Lookup: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Hash and look up 8192 blocks of 16 tokens, against 8192 chained SHA-256 calls.")
+        abstract: "Hash and look up 8192 blocks of 16 tokens, against 8192 chained SHA-256 calls."
+    )
     @OptionGroup var output: Output
 
     func run() throws {
         let store = try BlockStore(Configuration(memoryCapacityBytes: 256 << 20))
         let space = try store.namespace(
-            NamespaceIdentity(model: "bench", elementType: .bf16, opaqueBlockByteCount: 4096, tokensPerBlock: 16))
+            NamespaceIdentity(model: "bench", elementType: .bf16, opaqueBlockByteCount: 4096, tokensPerBlock: 16)
+        )
         let tokens = (0..<131_072).map { UInt32($0 &* 2_654_435_761 & 0xFFFF) }
         let stored = space.prefix(tokens: tokens)
         store.store(stored) { _, _ in }
@@ -111,13 +118,15 @@ struct Lookup: ParsableCommand {
         var hashes: [Double] = []
         for _ in 0..<output.pairs {
             lookups.append(
-                Sample.measure(count: 1) { precondition(store.match(space.prefix(tokens: tokens)).count == 8192) })
+                Sample.measure(count: 1) { precondition(store.match(space.prefix(tokens: tokens)).count == 8192) }
+            )
             hashes.append(Sample.measure(count: 1) { Self.bareHashes(count: 8192) })
         }
         let (lookup, bare) = (Sample(nanoseconds: lookups), Sample(nanoseconds: hashes))
         try output.show(
             [("keys + match, 8192 blocks of 16 tokens", lookup), ("8192 chained SHA-256 of as many bytes", bare)],
-            ratios: ["lookupVsBareHash": lookup.median / bare.median])
+            ratios: ["lookupVsBareHash": lookup.median / bare.median]
+        )
     }
 
     /// The same number of SHA-256 calls over as many bytes, each fed with the digest before it.

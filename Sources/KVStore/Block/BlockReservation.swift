@@ -28,7 +28,8 @@ public struct BlockReservation: ~Copyable, Sendable {
 
     /// The memory of slot `index`. What it holds before it is written is undefined.
     public mutating func withMutableBytes<Result>(
-        at index: Int, _ body: (inout MutableRawSpan) throws -> Result
+        at index: Int,
+        _ body: (inout MutableRawSpan) throws -> Result
     ) rethrows -> Result {
         // Reserved for us alone until commit or abandon; the span cannot leave the closure.
         let bytes = unsafe pending.blocks[index].memory.mutableBytes(blockByteCount)

@@ -153,7 +153,10 @@ final class DiskTier: Sendable {
     /// Keeps a namespace's description for the segments to come.
     func remember(_ identity: NamespaceIdentity) {
         let row = NamespaceRow(
-            fingerprint: identity.fingerprint, tenant: identity.tenantHash, description: Array(identity.description.utf8))
+            fingerprint: identity.fingerprint,
+            tenant: identity.tenantHash,
+            description: Array(identity.description.utf8)
+        )
         descriptions.withLock { $0[row.fingerprint] = row }
     }
 
@@ -259,7 +262,12 @@ final class ReadRun: Sendable {
                 do throws(RecordDamage) {
                     return .loaded(
                         digest: try unsafe BlockRecord.decode(
-                            record, expectingKey: claim.key, fingerprint: namespace.fingerprint, into: slot))
+                            record,
+                            expectingKey: claim.key,
+                            fingerprint: namespace.fingerprint,
+                            into: slot
+                        )
+                    )
                 } catch {
                     return .damaged
                 }

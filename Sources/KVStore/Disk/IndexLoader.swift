@@ -26,7 +26,10 @@ struct IndexLoader {
             core.removeAllSegments()
             for segment in segments {
                 core.disk.addSegment(
-                    segment.id, recordCount: recordCounts[segment.id] ?? 0, byteCount: segment.fileByteCount)
+                    segment.id,
+                    recordCount: recordCounts[segment.id] ?? 0,
+                    byteCount: segment.fileByteCount
+                )
             }
             return Self.registerNamespaces(rows, in: &core)
         }
@@ -56,7 +59,11 @@ struct IndexLoader {
         var known: [BlockKey: UInt16] = [:]
         for row in rows where known[row.fingerprint] == nil {
             known[row.fingerprint] = core.registerNamespace(
-                fingerprint: row.fingerprint, tenant: row.tenant, blockByteCount: Int(row.rawByteCount), geometry: nil)
+                fingerprint: row.fingerprint,
+                tenant: row.tenant,
+                blockByteCount: Int(row.rawByteCount),
+                geometry: nil
+            )
         }
         return known
     }
@@ -92,7 +99,9 @@ struct IndexLoader {
         }
         var recency = rows.map(\.sequence)
         for index in order.reversed() {
-            guard rows[index].parent != rows[index].fingerprint, let parent = byKey[rows[index].parent] else { continue }
+            guard rows[index].parent != rows[index].fingerprint, let parent = byKey[rows[index].parent] else {
+                continue
+            }
             recency[parent] = max(recency[parent], recency[index])
         }
         let orphans = rows.indices.filter { !isReached[$0] }

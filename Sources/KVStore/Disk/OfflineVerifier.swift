@@ -39,7 +39,9 @@ public struct OfflineVerifier {
         // Opening makes a directory where there is none; a mistyped path must not.
         guard unsafe access(path + "/FORMAT", F_OK) == 0 else {
             throw KVStoreError(
-                .foreignDirectory, "\(path) is not the directory of a kvstore disk tier (it has no FORMAT file)")
+                .foreignDirectory,
+                "\(path) is not the directory of a kvstore disk tier (it has no FORMAT file)"
+            )
         }
         let log = try SegmentLog(directory: path)
         defer { log.close() }
@@ -57,7 +59,9 @@ public struct OfflineVerifier {
         report.orphanedRows = Self.countUnreachable(Array(rows.values))
         var counts: [UInt32: Int] = [:]
         for segment in log.segments() { counts[segment.id] = segment.recordCount }
-        for position in rows.keys { counts[position.segment] = max(counts[position.segment] ?? 0, Int(position.ordinal) + 1) }
+        for position in rows.keys {
+            counts[position.segment] = max(counts[position.segment] ?? 0, Int(position.ordinal) + 1)
+        }
         report.segments = counts.count
         let total = counts.values.reduce(0, +)
         for segment in counts.keys.sorted() {
@@ -74,7 +78,10 @@ public struct OfflineVerifier {
     }
 
     private static func check(
-        _ log: SegmentLog, segment: UInt32, ordinal: UInt32, row: IndexRow?
+        _ log: SegmentLog,
+        segment: UInt32,
+        ordinal: UInt32,
+        row: IndexRow?
     ) throws(KVStoreError) -> String? {
         do throws(KVStoreError) {
             // The record is lent for the length of the closure.
@@ -104,7 +111,11 @@ public struct OfflineVerifier {
         var reached = 0
         var frontier: [BlockKey] = []
         for row in rows {
-            if row.parent == row.fingerprint { frontier.append(row.key) } else { children[row.parent, default: []].append(row.key) }
+            if row.parent == row.fingerprint {
+                frontier.append(row.key)
+            } else {
+                children[row.parent, default: []].append(row.key)
+            }
         }
         while let key = frontier.popLast() {
             reached += 1

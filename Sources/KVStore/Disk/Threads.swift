@@ -48,7 +48,9 @@ final class Monitor<Value>: @unchecked Sendable {
             if let result = body(&value) { return result }
             if let deadlineNanoseconds {
                 var deadline = timespec(
-                    tv_sec: Int(deadlineNanoseconds / 1_000_000_000), tv_nsec: Int(deadlineNanoseconds % 1_000_000_000))
+                    tv_sec: Int(deadlineNanoseconds / 1_000_000_000),
+                    tv_nsec: Int(deadlineNanoseconds % 1_000_000_000)
+                )
                 if unsafe pthread_cond_timedwait(condition, mutex, &deadline) == ETIMEDOUT { return body(&value) }
             } else {
                 unsafe pthread_cond_wait(condition, mutex)
@@ -80,11 +82,14 @@ final class DiskThread: @unchecked Sendable {
         // The new thread takes the retained box over; on failure it is released here.
         let box = unsafe Unmanaged.passRetained(Start(body))
         let status = unsafe pthread_create(
-            &handle, nil,
+            &handle,
+            nil,
             { argument in
                 unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue().body()
                 return nil
-            }, box.toOpaque())
+            },
+            box.toOpaque()
+        )
         isRunning = status == 0
         if isRunning {
             nameThread(handle, name)

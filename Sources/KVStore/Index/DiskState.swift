@@ -67,7 +67,11 @@ struct DiskState: ~Copyable {
 
     mutating func addSegment(_ id: UInt32, recordCount: Int, byteCount: Int) {
         segments[id] = Segment(
-            records: [EntryID](repeating: .none, count: recordCount), liveCount: 0, tickSum: 0, byteCount: byteCount)
+            records: [EntryID](repeating: .none, count: recordCount),
+            liveCount: 0,
+            tickSum: 0,
+            byteCount: byteCount
+        )
     }
 
     mutating func recordLives(segment: UInt32, ordinal: UInt16, entry: EntryID) {

@@ -99,7 +99,10 @@ struct EntryTable: ~Copyable {
         if entry.parent != .none { unlinkChild(id, from: entry.parent) }
         shards[Self.shard(of: entry.key)].remove(entry.key, id: id, entries: entries)
         self.entries[Int(id)] = Entry(
-            key: BlockKey(word0: 0, word1: 0, word2: 0, word3: 0), nextSibling: freeHead, namespace: 0)
+            key: BlockKey(word0: 0, word1: 0, word2: 0, word3: 0),
+            nextSibling: freeHead,
+            namespace: 0
+        )
         freeHead = id
         count -= 1
     }

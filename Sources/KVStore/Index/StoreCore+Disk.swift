@@ -208,10 +208,17 @@ extension StoreCore {
         var memory: SlotMemory?
         if case .memory(let slot, _) = source { memory = slots.memory(of: slot) }
         return SpillItem(
-            entry: id, key: entry.key,
+            entry: id,
+            key: entry.key,
             parentKey: entry.parent == .none ? namespace.fingerprint : entries[entry.parent].key,
-            fingerprint: namespace.fingerprint, tenant: namespace.tenant, geometry: namespace.geometry,
-            rawByteCount: namespace.blockByteCount, uses: entry.uses, source: source, memory: memory)
+            fingerprint: namespace.fingerprint,
+            tenant: namespace.tenant,
+            geometry: namespace.geometry,
+            rawByteCount: namespace.blockByteCount,
+            uses: entry.uses,
+            source: source,
+            memory: memory
+        )
     }
 
     /// Depth-first order over the chosen blocks: a parent comes before its children, and a chain stays together.
@@ -254,7 +261,10 @@ extension StoreCore {
                     continue
                 }
                 disk.recordDied(
-                    segment: oldSegment, ordinal: oldOrdinal, tick: disk.policy.tick(of: item.entry))
+                    segment: oldSegment,
+                    ordinal: oldOrdinal,
+                    tick: disk.policy.tick(of: item.entry)
+                )
                 place(item.entry, segment: segment, ordinal: UInt16(ordinal))
             }
         }
@@ -348,7 +358,7 @@ extension StoreCore {
     }
 
     /// Picks the segment that is cheapest to lose, and the part of it that is worth carrying over: its most valuable
-    /// records, up to half of all its records and up to `carryLimitBytes`. The others go, with what builds on them.
+    /// records, up to a fifth of all its records and up to `carryLimitBytes`. The others go, with what builds on them.
     mutating func planReclaim(excluding excluded: Set<UInt32>, carryLimitBytes: Int) -> ReclaimPlan? {
         guard let id = cheapestSegment(excluding: excluded), let segment = disk.segments[id] else { return nil }
         let live = segment.records.filter { $0 != .none }
@@ -360,7 +370,7 @@ extension StoreCore {
         // for what is carried over is exact.
         var carriedBytes = 0
         var limit = 0
-        while limit < min(segment.records.count / 2, ordered.count) {
+        while limit < min(segment.records.count / 5, ordered.count) {
             let bytes = namespaces[Int(entries[ordered[limit]].namespace)].blockByteCount + 1024
             if carriedBytes + bytes > carryLimitBytes { break }
             carriedBytes += bytes
@@ -379,27 +389,19 @@ extension StoreCore {
     }
 
     /// What a block's record is worth keeping: how much later than the tier's coldest block it was used. Parents were
-    /// used at least as late as their children, so worth never rises along a chain. Tried on the traces at equal bytes
-    /// and worse on one of them: half as much again for blocks that were asked for before (it keeps the turns of
-    /// conversations that have ended), the size of a block's subtree, one over its age.
+    /// used at least as late as their children, so worth never rises along a chain.
     private func worth(of id: EntryID) -> Double {
         Double(disk.policy.tick(of: id) &- disk.policy.coldestTick) + 1
     }
 
-    /// Looks at up to 128 records of each segment, so that many or large segments do not hold the lock for long, and
-    /// leaves out the most valuable fifth, which would be carried over.
+    /// The segment whose live records are worth least together. Dead records are worth nothing. The sums are kept with
+    /// every touch, so this is one pass over the segments.
     private func cheapestSegment(excluding excluded: Set<UInt32>) -> UInt32? {
-        var best: (id: UInt32, cost: Double)?
-        for (id, segment) in disk.segments where !excluded.contains(id) && !segment.records.isEmpty {
-            let step = max(1, segment.records.count / 128)
-            var worths: [Double] = []
-            var sampled = 0
-            for index in stride(from: 0, to: segment.records.count, by: step) {
-                sampled += 1
-                if segment.records[index] != .none { worths.append(worth(of: segment.records[index])) }
-            }
-            worths.sort(by: >)
-            let cost = worths.dropFirst(sampled / 5).reduce(0, +) / Double(sampled)
+        let floor = UInt64(disk.policy.coldestTick)
+        var best: (id: UInt32, cost: UInt64)?
+        for (id, segment) in disk.segments where !excluded.contains(id) {
+            // Every live record is at least as hot as the coldest; one more is never worth nothing.
+            let cost = segment.tickSum - UInt64(segment.liveCount) * floor + UInt64(segment.liveCount)
             if best == nil || cost < best!.cost || (cost == best!.cost && id < best!.id) { best = (id, cost) }
         }
         return best?.id

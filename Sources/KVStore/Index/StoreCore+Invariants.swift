@@ -42,7 +42,9 @@ extension StoreCore {
         for id in live {
             var (previous, child, linked) = (EntryID.none, entries[id].firstChild, 0)
             while child != .none, linked <= live.count {
-                if entries[child].parent != id { problems.append("entry \(id) links \(child), which has another parent") }
+                if entries[child].parent != id {
+                    problems.append("entry \(id) links \(child), which has another parent")
+                }
                 if entries[child].previousSibling != previous {
                     problems.append("entry \(child) does not link back to its sibling \(previous)")
                 }
@@ -66,7 +68,9 @@ extension StoreCore {
                 problems.append("entry \(id) is \(entry.residence) with slot \(entry.slot)")
             }
             if (entry.residence == .loading) != (flights[id] != nil) {
-                problems.append("entry \(id) is \(entry.residence), a read of it is\(flights[id] == nil ? " not" : "") booked")
+                problems.append(
+                    "entry \(id) is \(entry.residence), a read of it is\(flights[id] == nil ? " not" : "") booked"
+                )
             }
             guard entry.slot != .none else { continue }
             if slots[entry.slot].entry != id { problems.append("entry \(id)'s slot \(entry.slot) belongs to another") }
@@ -87,7 +91,9 @@ extension StoreCore {
         }
         for index in slots.classes.indices {
             if slots.classes[index].occupiedCount != occupied[index] {
-                problems.append("class \(index) counts \(slots.classes[index].occupiedCount) blocks, \(occupied[index]) are")
+                problems.append(
+                    "class \(index) counts \(slots.classes[index].occupiedCount) blocks, \(occupied[index]) are"
+                )
             }
             problems += checkClass(index)
         }
@@ -113,7 +119,9 @@ extension StoreCore {
                 problems.append("slot \(id) names entry \(slot.entry), which does not name it")
             }
         }
-        if used != state.usedSlots { problems.append("region \(number) counts \(state.usedSlots) used slots, \(used) are") }
+        if used != state.usedSlots {
+            problems.append("region \(number) counts \(state.usedSlots) used slots, \(used) are")
+        }
         if used == 0, state.isDraining { problems.append("region \(number) is drained and still there") }
         return problems
     }
@@ -175,9 +183,12 @@ extension StoreCore {
         if (queuedBlocks, queuedBytes) != (disk.queuedBlocks, disk.queuedBytes) {
             problems.append(
                 "\(queuedBlocks) blocks of \(queuedBytes) bytes are queued, "
-                    + "\(disk.queuedBlocks) of \(disk.queuedBytes) counted")
+                    + "\(disk.queuedBlocks) of \(disk.queuedBytes) counted"
+            )
         }
-        if members != disk.policy.count { problems.append("the disk tier has \(members) blocks, \(disk.policy.count) counted") }
+        if members != disk.policy.count {
+            problems.append("the disk tier has \(members) blocks, \(disk.policy.count) counted")
+        }
         return problems
     }
 
@@ -209,7 +220,9 @@ extension StoreCore {
             tickSums[entry.segment, default: 0] += UInt64(disk.policy.tick(of: id))
             let records = disk.segments[entry.segment]?.records ?? []
             if Int(entry.ordinal) >= records.count || records[Int(entry.ordinal)] != id {
-                problems.append("entry \(id)'s record \(entry.ordinal) of segment \(entry.segment) is not booked as its own")
+                problems.append(
+                    "entry \(id)'s record \(entry.ordinal) of segment \(entry.segment) is not booked as its own"
+                )
             }
         }
         for (number, segment) in disk.segments {
@@ -217,9 +230,12 @@ extension StoreCore {
             if segment.liveCount != liveCounts[number, default: 0] || segment.liveCount != booked {
                 problems.append(
                     "segment \(number) counts \(segment.liveCount) live records, lists \(booked), "
-                        + "\(liveCounts[number, default: 0]) entries name it")
+                        + "\(liveCounts[number, default: 0]) entries name it"
+                )
             }
-            if segment.tickSum != tickSums[number, default: 0] { problems.append("segment \(number) has a wrong tick sum") }
+            if segment.tickSum != tickSums[number, default: 0] {
+                problems.append("segment \(number) has a wrong tick sum")
+            }
         }
         return problems
     }
@@ -238,7 +254,9 @@ extension StoreCore {
             let above = entries[parent].slot
             let tickAbove = slots.policy(of: above).tick(of: above)
             if tickAbove < tick {
-                problems.append("entry \(id) is hotter in memory (\(tick)) than entry \(parent) above it (\(tickAbove))")
+                problems.append(
+                    "entry \(id) is hotter in memory (\(tick)) than entry \(parent) above it (\(tickAbove))"
+                )
             }
         }
         return problems

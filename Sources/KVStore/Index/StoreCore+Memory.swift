@@ -56,7 +56,11 @@ extension StoreCore {
     ///
     /// - Parameter fromDisk: whether to claim blocks that are only on disk, or to stop there.
     mutating func pinRun(
-        _ prefix: Prefix, blocks: inout [PinnedBlock], claims: inout [LoadClaim], fromDisk: Bool, flight: inout Flight?
+        _ prefix: Prefix,
+        blocks: inout [PinnedBlock],
+        claims: inout [LoadClaim],
+        fromDisk: Bool,
+        flight: inout Flight?
     ) -> PrefixStop {
         requireOwn(prefix.namespace)
         while blocks.count < prefix.keys.count {
@@ -178,7 +182,11 @@ extension StoreCore {
     /// Goes on along `prefix` from `position`, giving a slot to every block that is missing. Stops at the first that
     /// gets none: what comes after it could never be found.
     mutating func reserveRun(
-        _ prefix: Prefix, position: inout Int, parent: inout EntryID, blocks: inout [ReservedBlock], nowSeconds: UInt32
+        _ prefix: Prefix,
+        position: inout Int,
+        parent: inout EntryID,
+        blocks: inout [ReservedBlock],
+        nowSeconds: UInt32
     ) -> PrefixStop {
         requireOwn(prefix.namespace)
         // While a region was mapped outside the lock, the parent may have gone and its number to another block.
@@ -207,7 +215,13 @@ extension StoreCore {
                 slots[slot].digest = UInt64(nowSeconds)
                 blocks.append(
                     ReservedBlock(
-                        key: key, entry: entry, slot: slot, memory: slots.memory(of: slot), position: position))
+                        key: key,
+                        entry: entry,
+                        slot: slot,
+                        memory: slots.memory(of: slot),
+                        position: position
+                    )
+                )
                 parent = entry
                 position += 1
             case .needsRegion(let plan):
@@ -302,7 +316,8 @@ extension StoreCore {
             guard evictColdest(classIndex) else { return .none }
         }
         if let slot = takeFree(classIndex, for: entry, key: key) { return .slot(slot) }
-        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes) {
+        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
+        {
             return .needsRegion(plan)
         }
         // Every slot of the class is taken: by blocks that wait for the disk, or by blocks in use.
@@ -312,7 +327,8 @@ extension StoreCore {
             return .slot(slot)
         }
         takeFromOtherClass(for: classIndex)
-        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes) {
+        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
+        {
             return .needsRegion(plan)
         }
         return .none

@@ -64,7 +64,10 @@ struct StoreCore: ~Copyable {
 
     /// The number of a namespace, found by fingerprint or added.
     mutating func registerNamespace(
-        fingerprint: BlockKey, tenant: UInt64, blockByteCount: Int, geometry: FrameGeometry?
+        fingerprint: BlockKey,
+        tenant: UInt64,
+        blockByteCount: Int,
+        geometry: FrameGeometry?
     ) -> UInt16? {
         if let index = namespaces.firstIndex(where: { $0.fingerprint == fingerprint }) {
             if let geometry { namespaces[index].geometry = geometry }
@@ -73,8 +76,13 @@ struct StoreCore: ~Copyable {
         guard namespaces.count < Int(UInt16.max) else { return nil }
         namespaces.append(
             NamespaceState(
-                fingerprint: fingerprint, tenant: tenant, blockByteCount: blockByteCount, geometry: geometry,
-                classIndex: nil))
+                fingerprint: fingerprint,
+                tenant: tenant,
+                blockByteCount: blockByteCount,
+                geometry: geometry,
+                classIndex: nil
+            )
+        )
         return UInt16(namespaces.count - 1)
     }
 
@@ -83,7 +91,8 @@ struct StoreCore: ~Copyable {
         precondition(
             Int(namespace.index) < namespaces.count
                 && namespaces[Int(namespace.index)].fingerprint == namespace.fingerprint,
-            "the namespace was opened by another store")
+            "the namespace was opened by another store"
+        )
     }
 
     /// The slot class of a namespace, or nil when no metadata can be had for it.
@@ -248,6 +257,8 @@ struct StoreCore: ~Copyable {
             disk.rowsToForget.append(rowName(of: entry))
         }
         entries[id].isQueued = false
+        // A write that is under way is nobody's any more; `finishSpill` will find that out, and the block may queue again.
+        entries[id].isWriting = false
         entries[id].segment = .none
     }
 

@@ -36,8 +36,10 @@ public struct Namespace: Sendable {
     /// - Parameter tokenCount: tokens of the whole prompt, for statistics; full blocks when nil.
     public func prefix(callerKeys: [[UInt8]], tokenCount: Int? = nil) -> Prefix {
         Prefix(
-            namespace: self, keys: callerKeys.map { hasher.key(callerKey: $0) },
-            tokenCount: tokenCount ?? callerKeys.count * identity.tokensPerBlock)
+            namespace: self,
+            keys: callerKeys.map { hasher.key(callerKey: $0) },
+            tokenCount: tokenCount ?? callerKeys.count * identity.tokensPerBlock
+        )
     }
 }
 
@@ -53,8 +55,10 @@ public struct Prefix: Sendable {
     /// The first `count` blocks of this prefix.
     public func first(_ count: Int) -> Prefix {
         Prefix(
-            namespace: namespace, keys: Array(keys.prefix(count)),
-            tokenCount: min(tokenCount, count * namespace.identity.tokensPerBlock))
+            namespace: namespace,
+            keys: Array(keys.prefix(count)),
+            tokenCount: min(tokenCount, count * namespace.identity.tokensPerBlock)
+        )
     }
 
     /// Tokens in the blocks before number `block`.

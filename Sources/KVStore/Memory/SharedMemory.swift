@@ -105,7 +105,10 @@ struct MappedArray<Element: BitwiseCopyable>: ~Copyable {
     init(capacity: Int) throws(KVStoreError) {
         let bytes = roundUp(max(capacity, 1) * MemoryLayout<Element>.stride, to: Self.stepBytes)
         guard let address = unsafe CLinux_reserve(bytes) else {
-            throw KVStoreError(.outOfMemory, "no address space for \(bytes) bytes of metadata; lower the memory capacity")
+            throw KVStoreError(
+                .outOfMemory,
+                "no address space for \(bytes) bytes of metadata; lower the memory capacity"
+            )
         }
         unsafe base = address.bindMemory(to: Element.self, capacity: bytes / MemoryLayout<Element>.stride)
         reservedBytes = bytes

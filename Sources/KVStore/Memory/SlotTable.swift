@@ -138,9 +138,16 @@ struct SlotTable: ~Copyable {
         classes[plan.classIndex].regionBytes += plan.byteCount
         for (index, id) in ids.enumerated().reversed() {
             slots[Int(id)] = Slot(
-                entry: .none, region: UInt32(number), indexInRegion: UInt32(index), pins: 0, digest: 0,
-                nextFree: .none, isFree: true, classIndex: UInt32(plan.classIndex),
-                addressBits: UInt(bitPattern: unsafe region.address(ofSlot: index)))
+                entry: .none,
+                region: UInt32(number),
+                indexInRegion: UInt32(index),
+                pins: 0,
+                digest: 0,
+                nextFree: .none,
+                isFree: true,
+                classIndex: UInt32(plan.classIndex),
+                addressBits: UInt(bitPattern: unsafe region.address(ofSlot: index))
+            )
             pushFree(id, plan.classIndex)
         }
         return true
@@ -224,6 +231,9 @@ struct SlotTable: ~Copyable {
 
     func isDraining(_ id: SlotID) -> Bool { slots[Int(id)].isDraining }
 
+    /// True while any region is being emptied.
+    var hasDrainingRegion: Bool { regions.contains { $0?.isDraining == true } }
+
     /// True while any region of the class is being emptied.
     func hasDrainingRegion(_ classIndex: Int) -> Bool {
         regions.contains { $0?.classIndex == classIndex && $0?.isDraining == true }
@@ -235,7 +245,8 @@ struct SlotTable: ~Copyable {
         // The pin that the caller holds keeps the region mapped, so the address is one.
         return unsafe SlotMemory(
             address: UnsafeMutableRawPointer(bitPattern: slot.addressBits)!,
-            byteCount: classes[Int(slot.classIndex)].slotByteCount)
+            byteCount: classes[Int(slot.classIndex)].slotByteCount
+        )
     }
 
     /// Slot ids in use are below this.

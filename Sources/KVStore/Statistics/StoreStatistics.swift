@@ -12,8 +12,9 @@ public struct TierStatistics: Sendable, Codable, Hashable {
     public var capacityBytes = 0
     /// Blocks the tier gave up to make room.
     public var evictedBlocks = 0
-    /// Median and 99th percentile of `acquire` in nanoseconds, for lookups that this tier was the deepest of.
+    /// Median of `acquire` in nanoseconds, for lookups that this tier was the deepest of.
     public var acquireP50Nanoseconds = 0
+    /// 99th percentile of the same.
     public var acquireP99Nanoseconds = 0
 }
 

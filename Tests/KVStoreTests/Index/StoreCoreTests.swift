@@ -14,7 +14,9 @@ struct StoreCoreTests {
     private static func problems(_ store: BlockStore) -> [String] { store.core.with { $0.checkInvariants() } }
 
     /// Reserves as the façade does, at a time of our choosing. A region with free slots must be there already.
-    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [StoreCore.ReservedBlock] {
+    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [StoreCore
+        .ReservedBlock]
+    {
         store.core.with { core in
             var blocks: [StoreCore.ReservedBlock] = []
             var (position, parent) = (0, EntryID.none)
@@ -154,7 +156,9 @@ struct StoreCoreTests {
         if onDisk { #expect(store.flush().refusedBlocks == 0) }
         store.core.with { $0.tick = .max - 40 }
         for round in 0..<40 {
-            for chain in 0..<20 where chain != 7 { #expect(BlockStoreTests.get(store, space.prefix([chain])).count == 1) }
+            for chain in 0..<20 where chain != 7 {
+                #expect(BlockStoreTests.get(store, space.prefix([chain])).count == 1)
+            }
             if onDisk, round == 20 { #expect(store.flush().refusedBlocks == 0) }
             #expect(Self.problems(store) == [])
         }
@@ -226,6 +230,7 @@ struct StoreCoreTests {
         #expect(Self.problems(store) == [])
         let last = capacity / 100 + 39
         #expect(BlockStoreTests.get(store, space.prefix((0..<100).map { last * 1000 + $0 })).count == 100)
+        #expect(store.statistics.refusedBlocks < 2000)
     }
 
     @Test func `A block in memory that changed is a counted miss`() throws {

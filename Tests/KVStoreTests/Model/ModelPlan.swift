@@ -28,8 +28,10 @@ struct ModelPlan {
         var identities: [NamespaceIdentity] = []
         for number in 0..<Int.random(in: 1...4, using: &random) {
             var identity = NamespaceIdentity.test(
-                tenant: "tenant \(Int.random(in: 0..<2, using: &random))", model: "model \(number)",
-                blockBytes: sizes.randomElement(using: &random)!)
+                tenant: "tenant \(Int.random(in: 0..<2, using: &random))",
+                model: "model \(number)",
+                blockBytes: sizes.randomElement(using: &random)!
+            )
             identity.tokensPerBlock = 1
             identities.append(identity)
         }
@@ -43,13 +45,17 @@ struct ModelPlan {
         if let directory {
             keepsEverything = Bool.random(using: &random)
             var disk = DiskConfiguration(
-                path: directory, capacityBytes: keepsEverything ? 4 << 30 : Int.random(in: 32...64, using: &random) << 20)
+                path: directory,
+                capacityBytes: keepsEverything ? 4 << 30 : Int.random(in: 32...64, using: &random) << 20
+            )
             disk.readerThreads = Int.random(in: 1...3, using: &random)
             disk.writeThrough = Int.random(in: 0..<4, using: &random) == 0
             disk.writeBackDelaySeconds = [nil, 0.05, 5].randomElement(using: &random)!
             if !keepsEverything {
                 disk.flushOnClose = Bool.random(using: &random)
-                if Int.random(in: 0..<4, using: &random) == 0 { disk.blockLimit = Int.random(in: 1...60, using: &random) }
+                if Int.random(in: 0..<4, using: &random) == 0 {
+                    disk.blockLimit = Int.random(in: 1...60, using: &random)
+                }
             }
             configuration.disk = disk
         }

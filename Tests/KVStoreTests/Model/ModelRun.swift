@@ -303,7 +303,9 @@ final class ModelRun {
         let evicted = store!.core.with { $0.counters.diskEvictedBlocks }
         note("reopen with \(mustSurvive.count) blocks")
         store!.close()
-        if store!.acquire(spaces[0].namespace.prefix(tokens: [0])) != nil { throw fail("a closed store served a block") }
+        if store!.acquire(spaces[0].namespace.prefix(tokens: [0])) != nil {
+            throw fail("a closed store served a block")
+        }
         let evictedAtClose = store!.core.with { $0.counters.diskEvictedBlocks } - evicted
         rememberRegions()
         store = nil
@@ -320,7 +322,9 @@ final class ModelRun {
     private func open() throws {
         let store = try BlockStore(plan.configuration)
         self.store = store
-        guard store.waitUntilWarm() else { throw fail("the disk tier does not open: \(store.statistics.diskProblem ?? "?")") }
+        guard store.waitUntilWarm() else {
+            throw fail("the disk tier does not open: \(store.statistics.diskProblem ?? "?")")
+        }
         spaces = try plan.identities.map { Space(identity: $0, namespace: try store.namespace($0)) }
     }
 
@@ -344,7 +348,9 @@ final class ModelRun {
 
     private func rememberRegions() {
         regionInodes.formUnion(
-            store!.core.with { core in core.slots.regions.compactMap { $0.map { inode(of: $0.region.fileDescriptor) } } })
+            store!.core.with { core in core.slots.regions.compactMap { $0.map { inode(of: $0.region.fileDescriptor) } }
+            }
+        )
     }
 
     private func finish() throws {
@@ -359,7 +365,9 @@ final class ModelRun {
             end = store!.statistics
         }
         guard (end.leases, end.reservations, end.pinnedSlots) == (0, 0, 0) else {
-            throw fail("\(end.leases) leases, \(end.reservations) reservations, \(end.pinnedSlots) pinned slots are left")
+            throw fail(
+                "\(end.leases) leases, \(end.reservations) reservations, \(end.pinnedSlots) pinned slots are left"
+            )
         }
         if end.corruptBlocks > 0 { throw fail("\(end.corruptBlocks) blocks were found corrupt") }
         try checkInvariants()

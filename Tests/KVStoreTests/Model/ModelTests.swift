@@ -39,7 +39,8 @@ struct ModelTests {
             totals.update { $0.add(run.totals) }
             return nil
         } catch {
-            return "KVSTORE_SEED=\(seed)\n\(plan.configuration)\n\(plan.identities.map(\.opaqueBlockByteCount))\n\(operations)\n\(error)"
+            return
+                "KVSTORE_SEED=\(seed)\n\(plan.configuration)\n\(plan.identities.map(\.opaqueBlockByteCount))\n\(operations)\n\(error)"
         }
     }
 
