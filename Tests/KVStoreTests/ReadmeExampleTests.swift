@@ -8,23 +8,12 @@ struct ReadmeExampleTests {
     /// The body of this function between the marks is, line by line, the example in README.md.
     static func example(path: String, promptTokens: [UInt32]) throws -> Int {
         // example begins
-        let store = try BlockStore(
-            Configuration(
-                memoryCapacityBytes: 64 << 20,
-                disk: DiskConfiguration(path: path, capacityBytes: 1 << 30)
-            )
-        )
+        let disk = DiskConfiguration(path: path, capacityBytes: 1 << 30)
+        let store = try BlockStore(Configuration(memoryCapacityBytes: 64 << 20, disk: disk))
         let llama = try store.namespace(
             NamespaceIdentity(
-                model: "Llama-3-8B",
-                revision: "8cde5ca8",
-                elementType: .bf16,
-                layers: 32,
-                keyHeads: 8,
-                keyHeadDimension: 128,
-                tokensPerBlock: 16
-            )
-        )
+                model: "Llama-3-8B", revision: "8cde5ca8", elementType: .bf16, layers: 32, keyHeads: 8,
+                keyHeadDimension: 128, tokensPerBlock: 16))
         let prefix = llama.prefix(tokens: promptTokens)
 
         var loadedBlocks = 0
