@@ -246,7 +246,8 @@ final class DiskWriter {
                     written,
                     segment: sealed.info.id,
                     byteCount: sealed.info.fileByteCount,
-                    storedByteCounts: stored
+                    storedByteCounts: stored,
+                    staleOrdinals: Set(sealed.staleRows.map(\.ordinal))
                 )
             }
         } catch {

@@ -1,14 +1,20 @@
+internal import Glibc
+
 /// Loads the index of the disk tier into the core, while the store is being used already.
 ///
 /// Rows come in no order; a block may only enter after its parent. So all rows are read first, sorted by chain, and then
 /// brought in a slice at a time under the lock. Rows whose chain to a root is broken are forgotten: nothing could ever
-/// reach them. About a hundred bytes a row are needed while this lasts.
+/// reach them. A row whose block (or an ancestor of it) is being stored again just now waits for the commit for a moment;
+/// after that it stays on disk as it is, and the next start finds it. About a hundred bytes a row are needed while this
+/// lasts.
 struct IndexLoader {
     let core: CoreLock
     let log: SegmentLog
 
     /// Rows per turn under the lock: short enough for a lookup to wait for.
     private static let sliceCount = 256
+    /// How often, 10 ms apart, rows are tried again whose blocks are reserved.
+    private static let reservedTries = 100
 
     /// Returns the highest sequence found.
     mutating func load(stopping: () -> Bool) throws(KVStoreError) -> UInt64 {
@@ -33,26 +39,59 @@ struct IndexLoader {
             }
             return Self.registerNamespaces(rows, in: &core)
         }
-        var unwanted = orphans.map { rows[$0].identity }
-        var start = 0
-        while start < order.count, !stopping() {
-            let slice = order[start..<min(order.count, start + Self.sliceCount)]
-            let refused = core.with { core -> [BlockIdentity] in
-                let tick = core.nextTick()
-                return slice.compactMap { index -> BlockIdentity? in
-                    let row = rows[index]
-                    guard let namespace = namespaces[row.fingerprint] else { return row.identity }
-                    let isIn = core.restore(row, namespace: namespace, tick: tick)
-                    let isKnown = core.entries.find(row.key).map { core.entries[$0].isOnDisk } ?? false
-                    return isIn || isKnown ? nil : row.identity
-                }
-            }
-            unwanted.append(contentsOf: refused)
-            start += slice.count
+        var (refused, waiting) = bringIn(order, rows, namespaces, stopping)
+        for _ in 0..<Self.reservedTries where !waiting.isEmpty && !stopping() {
+            usleep(10_000)
+            let again = bringIn(waiting, rows, namespaces, stopping)
+            refused += again.refused
+            waiting = again.waiting
         }
         sortByRecency(rows, order, recency)
+        let unwanted = (orphans + refused).map { rows[$0].identity }
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
         return rows.reduce(0) { max($0, $1.sequence) }
+    }
+
+    /// Restores rows, parents first. Returns those that have no place, and those that may have one once a reservation of
+    /// their block or of one before it has ended.
+    private func bringIn(
+        _ order: [Int],
+        _ rows: [IndexRow],
+        _ namespaces: [BlockKey: UInt16],
+        _ stopping: () -> Bool
+    ) -> (refused: [Int], waiting: [Int]) {
+        var (refused, waiting): ([Int], [Int]) = ([], [])
+        var waitingKeys: Set<BlockKey> = []
+        var start = 0
+        while start < order.count, !stopping() {
+            let slice = Array(order[start..<min(order.count, start + Self.sliceCount)])
+            let (none, later) = core.with { [waitingKeys] core -> ([Int], [Int]) in
+                let tick = core.nextTick()
+                var (none, later): ([Int], [Int]) = ([], [])
+                var blocked = waitingKeys
+                for index in slice {
+                    let row = rows[index]
+                    if let namespace = namespaces[row.fingerprint], core.restore(row, namespace: namespace, tick: tick) {
+                        continue
+                    }
+                    let entry = core.entries.find(row.key).map { core.entries[$0] }
+                    if entry?.isOnDisk == true { continue }
+                    let isRemoved = core.disk.removedWhileWarming.contains(row.key)
+                    if !isRemoved, entry?.residence == .reserved || blocked.contains(row.parent) {
+                        later.append(index)
+                        blocked.insert(row.key)
+                    } else {
+                        none.append(index)
+                    }
+                }
+                return (none, later)
+            }
+            refused += none
+            waiting += later
+            for index in later { waitingKeys.insert(rows[index].key) }
+            start += slice.count
+        }
+        return (refused, waiting)
     }
 
     private static func registerNamespaces(_ rows: [IndexRow], in core: inout StoreCore) -> [BlockKey: UInt16] {

@@ -19,9 +19,11 @@ struct ModelPlan {
         var random = SeededRandom(seed: seed)
         self.seed = seed
         hasDisk = directory != nil
-        steps = Int.random(in: 40...120, using: &random)
+        // One in eight runs with a disk is long and coarse, to fill its cap several times over.
+        let isLong = directory != nil && seed % 8 == 3
+        steps = isLong ? 400 : Int.random(in: 40...120, using: &random)
         // Half of the runs use large blocks (eviction, draining, reclaim), half use long chains of small ones.
-        let isFine = Bool.random(using: &random)
+        let isFine = Bool.random(using: &random) && !isLong
         let sizes = isFine ? [4096, 4096, 12_288, 65_536] : [65_536, 200_704, 524_288, 1 << 20]
         maximumDepth = isFine ? 200 : 10
         maximumGrowth = isFine ? 80 : 6
@@ -43,17 +45,15 @@ struct ModelPlan {
         }
         var keepsEverything = false
         if let directory {
-            keepsEverything = Bool.random(using: &random)
-            var disk = DiskConfiguration(
-                path: directory,
-                capacityBytes: keepsEverything ? 4 << 30 : Int.random(in: 32...64, using: &random) << 20
-            )
+            keepsEverything = Bool.random(using: &random) && !isLong
+            let smallBytes = Int.random(in: 32...(isLong ? 40 : 64), using: &random) << 20
+            var disk = DiskConfiguration(path: directory, capacityBytes: keepsEverything ? 4 << 30 : smallBytes)
             disk.readerThreads = Int.random(in: 1...3, using: &random)
             disk.writeThrough = Int.random(in: 0..<4, using: &random) == 0
             disk.writeBackDelaySeconds = [nil, 0.05, 5].randomElement(using: &random)!
             if !keepsEverything {
                 disk.flushOnClose = Bool.random(using: &random)
-                if Int.random(in: 0..<4, using: &random) == 0 {
+                if !isLong, Int.random(in: 0..<4, using: &random) == 0 {
                     disk.blockLimit = Int.random(in: 1...60, using: &random)
                 }
             }
