@@ -59,15 +59,16 @@ struct BlockStoreTests {
             let store = try BlockStore(configuration)
             #expect(store.waitUntilWarm())
             let space = try store.namespace(.test(blockBytes: 65536))
-            for path in paths {
-                Self.put(store, space.prefix(path))
-                store.waitForSpill()
+            // Fewer slots than asked is a normal answer, and a full spill buffer may drop a leaf: ask until it is stored.
+            for _ in 0..<20 where !paths.allSatisfy({ store.match(space.prefix($0)).count == 9 }) {
+                for path in paths {
+                    Self.put(store, space.prefix(path))
+                    store.waitForSpill()
+                }
+                // From here on every block has a disk copy, which memory can give up at any pace.
+                #expect(store.flush().refusedBlocks == 0)
             }
-            for path in paths {
-                #expect(Self.get(store, space.prefix(path)).count == 9)
-                // Promoting evicts blocks that only memory has; without waiting, a full spill buffer may drop some.
-                store.waitForSpill()
-            }
+            for path in paths { #expect(Self.get(store, space.prefix(path)).count == 9) }
             #expect(store.statistics.disk.hitBlocks > 0)
             #expect(store.statistics.promotedBlocks > 0)
             let flushed = store.flush()

@@ -71,7 +71,8 @@ struct IndexLoader {
                 var blocked = waitingKeys
                 for index in slice {
                     let row = rows[index]
-                    if let namespace = namespaces[row.fingerprint], core.restore(row, namespace: namespace, tick: tick) {
+                    if let namespace = namespaces[row.fingerprint], core.restore(row, namespace: namespace, tick: tick)
+                    {
                         continue
                     }
                     let entry = core.entries.find(row.key).map { core.entries[$0] }
