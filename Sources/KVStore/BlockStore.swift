@@ -258,7 +258,8 @@ public final class BlockStore: Sendable {
     // MARK: Removing
 
     /// Removes the last block of `prefix`'s keys … and every block that builds on any of them, from every tier. Blocks
-    /// under a lease stay readable for its holder. When the call returns, the blocks stay gone, also over a crash.
+    /// under a lease stay readable for its holder. When the call returns, the blocks stay gone, also over a crash; while
+    /// the disk cannot be written, an event says that this has to wait.
     ///
     /// May wait for the disk. Returns how many blocks went.
     @discardableResult

@@ -129,7 +129,8 @@ final class DiskTier: Sendable {
         let identities = keys.map { BlockIdentity(tenant: tenant, fingerprint: namespace.fingerprint, key: $0) }
         pendingRemovals.withLock { $0.append(contentsOf: identities) }
         _ = work.wait(untilNanoseconds: nil) { $0.state == .opening ? nil : true }
-        if let log = currentLog { writePendingRemovals(log) }
+        if let log = currentLog { return writePendingRemovals(log) }
+        report(.warning, "a removal is not on disk yet, for the disk tier is not open; a crash now may bring blocks back")
     }
 
     func writePendingRemovals(_ log: SegmentLog) {

@@ -47,9 +47,23 @@ struct IndexLoader {
             waiting = again.waiting
         }
         sortByRecency(rows, order, recency)
+        try rememberRemovals(refused, rows)
         let unwanted = (orphans + refused).map { rows[$0].identity }
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
         return rows.reduce(0) { max($0, $1.sequence) }
+    }
+
+    /// Rows refused because they, or what they build on, were removed while this ran: the caller of `remove` could not
+    /// name descendants that nobody had read yet, so they are written down here. `refused` has parents first.
+    private func rememberRemovals(_ refused: [Int], _ rows: [IndexRow]) throws(KVStoreError) {
+        var removed = core.with { $0.disk.removedWhileWarming }
+        guard !removed.isEmpty else { return }
+        var identities: [BlockIdentity] = []
+        for index in refused where removed.contains(rows[index].key) || removed.contains(rows[index].parent) {
+            removed.insert(rows[index].key)
+            identities.append(rows[index].identity)
+        }
+        if !identities.isEmpty { try log.remove(identities, includingOpenSegments: true) }
     }
 
     /// Restores rows, parents first. Returns those that have no place, and those that may have one once a reservation of

@@ -312,6 +312,7 @@ extension StoreCore {
     mutating func takeSlot(namespace: UInt16, for entry: EntryID) -> SlotGrant {
         let key = entries[entry].key
         guard let classIndex = classIndex(ofNamespace: namespace) else { return .none }
+        if !hasRoom(classIndex), slots.classes.count > 1 { takeFromColderClass(for: classIndex) }
         while !hasRoom(classIndex) {
             guard evictColdest(classIndex) else { return .none }
         }
@@ -320,7 +321,12 @@ extension StoreCore {
         {
             return .needsRegion(plan)
         }
-        // Every slot of the class is taken: by blocks that wait for the disk, or by blocks in use.
+        // Every slot of the class is taken, maybe by blocks that wait for the disk or are in use.
+        takeFromColderClass(for: classIndex)
+        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
+        {
+            return .needsRegion(plan)
+        }
         if dropColdestSpilling(classIndex) || evictColdest(classIndex),
             let slot = takeFree(classIndex, for: entry, key: key)
         {
@@ -433,6 +439,14 @@ extension StoreCore {
     func largestClass(except classIndex: Int?) -> Int? {
         slots.classes.indices.filter { $0 != classIndex && slots.classes[$0].slotCount > 0 }
             .max { slots.classes[$0].regionBytes < slots.classes[$1].regionBytes }
+    }
+
+    /// As `takeFromOtherClass`, if the donor's coldest block is colder than our own: a tenant may use what others leave
+    /// idle, but keeps an equal share from those who ask for more.
+    private mutating func takeFromColderClass(for classIndex: Int) {
+        guard let donor = largestClass(except: classIndex) else { return }
+        let (own, others) = (slots.classes[classIndex].policy, slots.classes[donor].policy)
+        if own.count == 0 || others.coldestTick < own.coldestTick { takeFromOtherClass(for: classIndex) }
     }
 
     /// Memory moves to a class that has less than the largest one, a region at a time.
