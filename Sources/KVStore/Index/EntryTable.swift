@@ -82,6 +82,16 @@ struct EntryTable: ~Copyable {
         shards[Self.shard(of: key)].find(key, entries: entries)
     }
 
+    /// The entry of `key`, which is likely the newest child of `parent`: along a chain that saves the look-up. O(1).
+    @inline(__always)
+    func find(_ key: BlockKey, after parent: EntryID) -> EntryID? {
+        if parent != .none {
+            let child = entries[Int(parent)].firstChild
+            if child != .none, entries[Int(child)].key == key { return child }
+        }
+        return find(key)
+    }
+
     /// Adds an entry under `parent` (or as a root). Nil when the metadata limit is reached.
     mutating func insert(_ key: BlockKey, parent: EntryID, namespace: UInt16) -> EntryID? {
         guard let id = takeID() else { return nil }

@@ -42,11 +42,12 @@ extension StoreCore {
 
     /// Leading blocks of `keys` that are present, without pinning or touching anything.
     func countPresent(_ keys: [BlockKey], namespace: UInt16, visit: (Tier) -> Void) -> Int {
+        var last = EntryID.none
         for (position, key) in keys.enumerated() {
-            guard let id = entries.find(key), entries[id].namespace == namespace, entries[id].isPresent else {
-                return position
-            }
+            guard let id = entries.find(key, after: last), entries[id].namespace == namespace, entries[id].isPresent
+            else { return position }
             visit(entries[id].residence == .resident ? .memory : .disk)
+            last = id
         }
         return keys.count
     }
@@ -64,7 +65,8 @@ extension StoreCore {
     ) -> PrefixStop {
         requireOwn(prefix.namespace)
         while blocks.count < prefix.keys.count {
-            guard let id = entries.find(prefix.keys[blocks.count]),
+            // The last entry is only a hint: it may have gone while a region was mapped.
+            guard let id = entries.find(prefix.keys[blocks.count], after: blocks.last?.entry ?? .none),
                 entries[id].namespace == prefix.namespace.index
             else { return .absent }
             switch entries[id].residence {
@@ -98,6 +100,7 @@ extension StoreCore {
         return .end
     }
 
+    @inline(__always)
     private mutating func pinFound(_ id: EntryID, tier: Tier, blocks: inout [PinnedBlock]) {
         let slot = entries[id].slot
         pin(slot)

@@ -165,9 +165,7 @@ struct StoreCore: ~Copyable {
         let policy = classIndex.map { slots.classes[$0].policy }
         while id != .none {
             let entry = entries[id]
-            if entry.residence == .resident, let policy {
-                if policy.tick(of: entry.slot) != tick { policy.touch(entry.slot, tick: tick) }
-            }
+            if entry.residence == .resident { policy?.touch(entry.slot, tick: tick) }
             if onDisk, entry.isInDiskTier { disk.touch(id, entry, tick: tick) }
             id = entry.parent
         }

@@ -241,12 +241,8 @@ struct SlotTable: ~Copyable {
 
     /// The slot's memory, as a value that may leave the lock together with a pin.
     func memory(of id: SlotID) -> SlotMemory {
-        let slot = slots[Int(id)]
         // The pin that the caller holds keeps the region mapped, so the address is one.
-        return unsafe SlotMemory(
-            address: UnsafeMutableRawPointer(bitPattern: slot.addressBits)!,
-            byteCount: classes[Int(slot.classIndex)].slotByteCount
-        )
+        return unsafe SlotMemory(address: UnsafeMutableRawPointer(bitPattern: slots[Int(id)].addressBits)!)
     }
 
     /// Slot ids in use are below this.
@@ -267,12 +263,8 @@ struct SlotTable: ~Copyable {
 @safe
 struct SlotMemory: @unchecked Sendable {
     private let address: UnsafeMutableRawPointer
-    let byteCount: Int
 
-    init(address: UnsafeMutableRawPointer, byteCount: Int) {
-        unsafe self.address = address
-        self.byteCount = byteCount
-    }
+    init(address: UnsafeMutableRawPointer) { unsafe self.address = address }
 
     /// Valid while the holder's pin is.
     @unsafe func bytes(_ count: Int) -> UnsafeRawBufferPointer {

@@ -15,7 +15,7 @@ protocol EvictionPolicy: AnyObject {
     /// The block entered the tier at `tick`.
     func insert(_ id: UInt32, tick: UInt32)
 
-    /// The block was used at `tick`.
+    /// The block was used at `tick`. A second report of the same tick changes nothing.
     func touch(_ id: UInt32, tick: UInt32)
 
     /// The block left the tier.

@@ -8,20 +8,17 @@ extension StoreCore {
         counters.lookups += 1
         counters.requestedBlocks += prefix.keys.count
         counters.requestedTokens += prefix.tokenCount
-        var usedDisk = false
-        for (position, block) in blocks.enumerated() {
-            let tokens = prefix.tokens(before: position + 1) - prefix.tokens(before: position)
-            switch block.tier {
-            case .memory:
-                counters.memoryHitBlocks += 1
-                counters.memoryHitTokens += tokens
-            case .disk:
-                usedDisk = true
-                counters.diskHitBlocks += 1
-                counters.diskHitTokens += tokens
-            }
+        var diskBlocks = 0
+        var diskTokens = 0
+        for (position, block) in blocks.enumerated() where block.tier == .disk {
+            diskBlocks += 1
+            diskTokens += prefix.tokens(before: position + 1) - prefix.tokens(before: position)
         }
-        if usedDisk {
+        counters.diskHitBlocks += diskBlocks
+        counters.diskHitTokens += diskTokens
+        counters.memoryHitBlocks += blocks.count - diskBlocks
+        counters.memoryHitTokens += prefix.tokens(before: blocks.count) - diskTokens
+        if diskBlocks > 0 {
             _ = counters.diskAcquire.record(nanoseconds)
         } else if !blocks.isEmpty {
             _ = counters.memoryAcquire.record(nanoseconds)
