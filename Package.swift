@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "KVStoreBench",
             dependencies: [
-                "KVStore",
+                "KVStore", "CRocksDB",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
