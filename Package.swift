@@ -62,6 +62,7 @@ let package = Package(
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
+        .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(
             name: "CrashWorker",
             dependencies: ["KVStore", "KVStoreTestSupport"],
