@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "KVStoreBench",
             dependencies: [
-                "KVStore",
+                "KVStore", "CRocksDB",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -62,6 +62,7 @@ let package = Package(
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
+        .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(
             name: "CrashWorker",
             dependencies: ["KVStore", "KVStoreTestSupport"],

@@ -1,0 +1,91 @@
+/// What a comparison should come to.
+enum Goal: Hashable {
+    case atMost(Double)
+    case atLeast(Double)
+
+    func isMet(by value: Double) -> Bool {
+        switch self {
+        case .atMost(let limit): value <= limit
+        case .atLeast(let limit): value >= limit
+        }
+    }
+
+    /// 1 where the goal is just met, more where it is exceeded.
+    func score(of value: Double) -> Double {
+        switch self {
+        case .atMost(let limit): value > 0 ? limit / value : .infinity
+        case .atLeast(let limit): value / limit
+        }
+    }
+
+    var text: String {
+        switch self {
+        case .atMost(let limit): "≤ \(trimmed(limit))"
+        case .atLeast(let limit): "≥ \(trimmed(limit))"
+        }
+    }
+
+    private func trimmed(_ number: Double) -> String {
+        var text = decimal(number, digits: 2)
+        while text.hasSuffix("0") { text.removeLast() }
+        if text.hasSuffix(".") { text.removeLast() }
+        return text
+    }
+}
+
+/// Us against a reference, or against a goal: one number for every pair of measurements.
+struct Comparison {
+    let name: String
+    let sample: Sample
+
+    /// Pair by pair, so that what slowed both down at the same time cancels out.
+    init(_ name: String, _ ours: Sample, over reference: Sample) {
+        precondition(ours.values.count == reference.values.count, "pairs need a partner each")
+        self.init(name, zip(ours.values, reference.values).map { $0 / $1 })
+    }
+
+    init(_ name: String, _ values: [Double]) {
+        self.name = name
+        sample = Sample(values, .count)
+    }
+
+    /// What is known about a comparison apart from its value.
+    struct Meaning {
+        var label: String
+        var goal: Goal?
+        /// The comparison whose goal this one is drawn against: how others do at the same task.
+        var standsBeside: String?
+    }
+
+    /// The goals of DESIGN §9 and the words for the chart. A comparison that is not listed has no goal.
+    static let meanings: [String: Meaning] = [
+        "memoryHitMicroseconds": Meaning(label: "memory hit of 64 blocks, µs", goal: .atMost(5)),
+        "memoryHitVsMemcpy": Meaning(label: "memory hit / memcpy of the bytes"),
+        "memoryOverhead": Meaning(label: "memory beyond payload / cap", goal: .atMost(0.04)),
+        "memoryOverheadWithDisk": Meaning(label: "the same with a disk tier"),
+        "lookupVsBareHash": Meaning(label: "keys + lookup / bare SHA-256", goal: .atMost(1.2)),
+        "spillWriteVsRawWrite": Meaning(label: "spill / raw write, incompressible", goal: .atLeast(0.85)),
+        "spillWriteBf16VsRawWrite": Meaning(label: "spill / raw write, bf16 KV", goal: .atLeast(1.1)),
+        "rocksdbPutVsRawWrite": Meaning(
+            label: "rocksdb_put / raw write",
+            standsBeside: "spillWriteVsRawWrite"
+        ),
+        "rocksdbBlobPutVsRawWrite": Meaning(
+            label: "rocksdb_put, BlobDB / raw write",
+            standsBeside: "spillWriteVsRawWrite"
+        ),
+        "coldReadVsRawRead": Meaning(label: "cold hit / raw read, incompressible", goal: .atLeast(0.7)),
+        "coldReadBf16VsRawRead": Meaning(label: "cold hit / raw read, bf16 KV", goal: .atLeast(0.9)),
+        "writeAmplification": Meaning(label: "write amplification", goal: .atMost(1.3)),
+        "promoteP99DuringReclaimVsBefore": Meaning(label: "promote p99 during reclaim / before", goal: .atMost(2)),
+        "reopenSecondsPerMillionBlocks": Meaning(label: "reopen, s per million blocks", goal: .atMost(2)),
+        "reopenAfterKillSecondsPerMillionBlocks": Meaning(
+            label: "reopen after kill -9, s per million",
+            goal: .atMost(2)
+        ),
+    ]
+
+    var meaning: Meaning { Self.meanings[name] ?? Meaning(label: name) }
+    var goal: Goal? { meaning.goal }
+    var isMissed: Bool { goal.map { !$0.isMet(by: sample.median) } ?? false }
+}
