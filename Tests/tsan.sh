@@ -10,4 +10,4 @@ suppressions="$(mktemp)"
 trap 'rm -f "$suppressions"' EXIT
 printf 'called_from_lib:librocksdb.so\n' > "$suppressions"
 export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0 exitcode=66"
-swift test --sanitize=thread --scratch-path .build-tsan --filter "${1:-ConcurrencyTests}"
+swift test --sanitize=thread -Xswiftc -DKVSTORE_TSAN --scratch-path .build-tsan --filter "${1:-ConcurrencyTests}"
