@@ -10,6 +10,7 @@
 #if __has_include(<xxh_x86dispatch.h>)
 #define KVSTORE_XXH3_DISPATCH 1
 XXH64_hash_t XXH3_64bits_dispatch(const void *input, size_t len);
+XXH_errorcode XXH3_64bits_update_dispatch(XXH3_state_t *state, const void *input, size_t len);
 #endif
 #endif
 
@@ -18,5 +19,13 @@ static inline uint64_t kvstore_xxh3_64bits(const void *input, size_t length) {
     return XXH3_64bits_dispatch(input, length);
 #else
     return XXH3_64bits(input, length);
+#endif
+}
+
+static inline void kvstore_xxh3_64bits_update(XXH3_state_t *state, const void *input, size_t length) {
+#ifdef KVSTORE_XXH3_DISPATCH
+    XXH3_64bits_update_dispatch(state, input, length);
+#else
+    XXH3_64bits_update(state, input, length);
 #endif
 }

@@ -39,6 +39,13 @@ public final class BlockStore: Sendable {
     /// - Throws: `invalidArgument` when a field is out of range or a block is too large for the memory cap.
     public func namespace(_ identity: NamespaceIdentity) throws(KVStoreError) -> Namespace {
         try identity.validate()
+        if configuration.disk?.codec == .int8, identity.storage != .int8 {
+            throw KVStoreError(
+                .invalidArgument,
+                "the disk tier's codec is int8, which is lossy, but the namespace's storage is lossless; set its storage "
+                    + "to int8, or choose another codec"
+            )
+        }
         let blockByteCount = identity.blockByteCount
         let geometry = FrameGeometry(identity)
         let limit = configuration.memoryCapacityBytes / 8

@@ -53,6 +53,8 @@ public struct DiskConfiguration: Sendable {
     public var writeThrough = false
     /// Write what is only in memory when the store closes.
     public var flushOnClose = true
+    /// How blocks are coded. With `int8`, which is lossy, the store refuses namespaces that do not allow it.
+    public var codec = CodecChoice.automatic
     /// Threads that read records; more than the disk can serve at once gain nothing.
     public var readerThreads = 2
 

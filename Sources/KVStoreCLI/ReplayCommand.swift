@@ -53,6 +53,14 @@ struct ReplayCommand: ParsableCommand {
     var diskBlocks: Int?
     @Option(help: "Directory of the disk tier; kept at the end. (default: a new one, removed at the end)")
     var diskPath: String?
+    @Option(
+        help: """
+            How blocks are coded on disk: automatic, raw, lz4, nib4 (bf16, fast), nib4h (bf16, denser), hsplit (as dense, \
+            slower, also for fp16). (default: automatic)
+            """,
+        transform: Self.codec(named:)
+    )
+    var codec = CodecChoice.automatic
     @Option(help: "Write blocks to disk once they are this many seconds old. (default: only when memory runs short)")
     var writeBack: Double?
     @Flag(
@@ -100,6 +108,17 @@ struct ReplayCommand: ParsableCommand {
         return policy
     }
 
+    private static func codec(named name: String) throws -> CodecChoice {
+        if name == CodecChoice.int8.rawValue {
+            throw ValidationError("int8 is lossy, and a replay compares every byte; choose another codec")
+        }
+        guard let codec = CodecChoice(rawValue: name) else {
+            let names = CodecChoice.allCases.filter { $0 != .int8 }.map(\.rawValue).joined(separator: ", ")
+            throw ValidationError("there is no codec '\(name)'; choose one of: \(names)")
+        }
+        return codec
+    }
+
     /// The options as one checked value.
     func settings() throws(ValidationError) -> ReplaySettings {
         try rejectContradictions()
@@ -107,8 +126,10 @@ struct ReplayCommand: ParsableCommand {
         let memoryCapacity = memoryBlocks.map(ReplaySettings.Capacity.blocks) ?? .bytes(memory?.byteCount ?? 256 << 20)
         let diskCapacity = diskBlocks.map(ReplaySettings.Capacity.blocks) ?? .bytes(disk?.byteCount ?? 4 << 30)
         let hasDisk = diskCapacity != .blocks(0) && diskCapacity != .bytes(0)
-        if !hasDisk, diskPath != nil || verifyRestart || writeBack != nil {
-            let option = diskPath != nil ? "--disk-path" : verifyRestart ? "--verify-restart" : "--write-back"
+        if !hasDisk, diskPath != nil || verifyRestart || writeBack != nil || codec != .automatic {
+            let option =
+                diskPath != nil
+                ? "--disk-path" : verifyRestart ? "--verify-restart" : writeBack != nil ? "--write-back" : "--codec"
             throw ValidationError("\(option) needs a disk tier; give --disk or --disk-blocks more than 0")
         }
         // The store's own bounds, in the words of this command: a block is at most 1/8 of memory, and a record at most
@@ -134,6 +155,7 @@ struct ReplayCommand: ParsableCommand {
             memory: memoryCapacity,
             disk: hasDisk ? diskCapacity : nil,
             diskPath: diskPath,
+            codec: codec,
             writeBackSeconds: writeBack,
             waitsForSpill: !doesNotWait,
             verifiesRestart: verifyRestart && restartChild == nil,
@@ -191,6 +213,7 @@ struct ReplaySettings: Sendable {
     /// nil for no disk tier.
     var disk: Capacity?
     var diskPath: String?
+    var codec: CodecChoice
     var writeBackSeconds: Double?
     var waitsForSpill: Bool
     var verifiesRestart: Bool

@@ -35,6 +35,7 @@ struct ReplayRunner {
                 disk.blockLimit = blocks
             }
             disk.writeBackDelaySeconds = settings.writeBackSeconds
+            disk.codec = settings.codec
             // A temporary directory is thrown away; filling it once more at the end would only cost time.
             disk.flushOnClose = settings.diskPath != nil
             configuration.disk = disk

@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVStore
 import Testing
 
 @testable import KVStoreCLI
@@ -16,6 +17,13 @@ struct ReplayCommandTests {
         #expect(settings.disk == .bytes(4 << 30))
         #expect(settings.blockByteCount == 65_536)
         #expect(settings.waitsForSpill)
+        #expect(settings.codec == .automatic)
+    }
+
+    @Test func `Codecs are taken by name`() throws {
+        for codec in CodecChoice.allCases where codec != .int8 {
+            #expect(try settings("--codec", codec.rawValue).codec == codec)
+        }
     }
 
     @Test func takeCapacitiesInBytesOrBlocks() throws {
@@ -42,6 +50,9 @@ struct ReplayCommandTests {
             (["--block-tokens", "70000"], "--block-tokens is 70000"),
             (["--memory-blocks", "0"], "--memory-blocks is 0"),
             (["--write-back", "0"], "--write-back is 0"), (["--write-back", "nan"], "--write-back"),
+            (["--codec", "zip"], "choose one of: automatic, raw, lz4, nib4, nib4h, hsplit"),
+            (["--codec", "int8"], "int8 is lossy, and a replay compares every byte"),
+            (["--codec", "raw", "--disk", "0"], "--codec needs a disk tier"),
             (["--policy", "fifo"], "choose one of: leaf-lru, default"), (["--seed", "x"], "--seed"),
             (["--block-bytes", "8MiB", "--memory", "64MiB"], "too small for blocks of 8 MiB; give at least 288 MiB"),
         ]

@@ -49,9 +49,12 @@ package enum BlockRecord {
         prefixByteCount + Frame.maximumByteCount(rawByteCount: rawByteCount, geometry: geometry)
     }
 
-    /// Writes a block's record to the start of `output`. Nothing is allocated, and raw bytes are copied once.
+    /// Writes a block's record to the start of `output`. Raw bytes are copied once, and nothing is allocated once a
+    /// thread's worth of scratch is there (see `CodecScratch`).
     ///
     /// - Parameters:
+    ///   - codec: How to code it; lossy only if the geometry's namespace allows it.
+    ///   - conditions: What `automatic` decides by, besides the geometry.
     ///   - raw: The block, 1 GiB at most, as long as the geometry says.
     ///   - rawDigest: XXH3 of `raw` if known, else nil.
     ///   - output: At least ``maximumByteCount(rawByteCount:geometry:)`` bytes, apart from `raw`.
@@ -60,6 +63,7 @@ package enum BlockRecord {
         _ identity: RecordIdentity,
         geometry: FrameGeometry,
         codec: CodecChoice,
+        conditions: WriteConditions = WriteConditions(),
         raw: UnsafeRawBufferPointer,
         rawDigest: UInt64?,
         into output: UnsafeMutableRawBufferPointer
@@ -67,7 +71,14 @@ package enum BlockRecord {
         precondition(output.count >= prefixByteCount, "no room for the record")
         // Safe: the prefix's room was checked just above; the frame checks its own.
         let room = unsafe UnsafeMutableRawBufferPointer(rebasing: output[prefixByteCount...])
-        let header = unsafe Frame.encode(raw, geometry: geometry, codec: codec, rawDigest: rawDigest, into: room)
+        let header = unsafe Frame.encode(
+            raw,
+            geometry: geometry,
+            codec: codec,
+            conditions: conditions,
+            rawDigest: rawDigest,
+            into: room
+        )
         unsafe LittleEndian.store(magic, to: output, at: 0)
         unsafe LittleEndian.store(UInt32(version), to: output, at: 4)
         unsafe identity.key.store(into: UnsafeMutableRawBufferPointer(rebasing: output[8...]))

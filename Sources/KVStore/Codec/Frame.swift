@@ -18,6 +18,7 @@ enum Frame {
         _ raw: UnsafeRawBufferPointer,
         geometry: FrameGeometry,
         codec: CodecChoice,
+        conditions: WriteConditions,
         rawDigest: UInt64?,
         into output: UnsafeMutableRawBufferPointer
     ) -> FrameHeader {
@@ -28,22 +29,33 @@ enum Frame {
         precondition(output.count >= payloadStart + raw.count, "no room for the frame")
 
         // Safe: no unit's stored bytes are more than its raw bytes, so the room checked above is enough for all.
-        let choice = codec.resolved(for: geometry.elementType)
+        let target = codec.target(for: geometry, conditions: conditions)
+        var scratch = ScratchLoan()
+        var decodedDigest = DecodedDigest(target: target, scratch: &scratch)
         var (rawOffset, storedOffset, entryOffset) = (0, payloadStart, FrameHeader.byteCount)
         var firstCodec: UnitCodec?
         var isMixed = false
         for rawByteCount in plan {
             let unit = unsafe UnsafeRawBufferPointer(rebasing: raw[rawOffset..<rawOffset + rawByteCount])
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: output[storedOffset...])
-            let coded = unsafe UnitCodec.encode(unit, choice: choice, into: room)
+            let place = UnitPlace(geometry: geometry, offset: rawOffset, byteCount: rawByteCount)
+            let coded = unsafe UnitCodec.encode(
+                unit,
+                place: place,
+                target: decodedDigest.isPossible ? target : geometry.losslessFallback,
+                scratch: &scratch,
+                into: room
+            )
             let stored = unsafe UnsafeRawBufferPointer(rebasing: room[..<coded.byteCount])
             let entry = UnitEntry(
                 storedByteCount: coded.byteCount,
                 rawByteCount: rawByteCount,
                 codec: coded.codec,
+                baseMode: coded.baseMode,
                 storedDigest: unsafe UInt32(truncatingIfNeeded: XXH3.digest(stored))
             )
             unsafe entry.write(to: output, at: entryOffset)
+            unsafe decodedDigest.append(unit, stored: stored, codec: coded.codec, place: place, scratch: &scratch)
             isMixed = isMixed || coded.codec != firstCodec ?? coded.codec
             firstCodec = firstCodec ?? coded.codec
             rawOffset += rawByteCount
@@ -51,15 +63,16 @@ enum Frame {
             entryOffset += UnitEntry.byteCount
         }
 
-        let triedCodec: UnitCodec = choice.triesLZ4 ? .lz4 : choice.triesConstant ? .constant : .raw
+        var flags: FrameHeader.Flags = isMixed ? [.rawDigestValid, .codecPerUnit] : [.rawDigestValid]
+        if decodedDigest.isLossy { flags.insert(.lossy) }
         let header = FrameHeader(
-            codec: (isMixed ? triedCodec : firstCodec ?? .raw).rawValue,
-            flags: isMixed ? [.rawDigestValid, .codecPerUnit] : [.rawDigestValid],
+            codec: (isMixed ? target : firstCodec ?? .raw).rawValue,
+            flags: flags,
             geometry: geometry,
             unitCount: unitCount,
             rawByteCount: raw.count,
             payloadByteCount: storedOffset - payloadStart,
-            rawDigest: unsafe rawDigest ?? XXH3.digest(raw),
+            rawDigest: unsafe decodedDigest.lossyDigest ?? rawDigest ?? XXH3.digest(raw),
             storedDigest: unsafe XXH3.digest(
                 UnsafeRawBufferPointer(rebasing: output[FrameHeader.byteCount..<storedOffset])
             )
@@ -77,7 +90,7 @@ enum Frame {
         // Safe: the header was made of these bytes, so its lengths add up to `frame.count`.
         let stored = unsafe UnsafeRawBufferPointer(rebasing: frame[FrameHeader.byteCount...])
         guard unsafe XXH3.digest(stored) == header.storedDigest else { throw .storedDigest }
-        var (rawSum, storedSum, allRaw) = (0, 0, true)
+        var (rawSum, storedSum, allRaw, isLossy) = (0, 0, true, false)
         for index in 0..<header.unitCount {
             let entry = try unsafe UnitEntry(reading: frame, at: entryOffset(index))
             guard header.flags.contains(.codecPerUnit) || entry.codec.rawValue == header.codec else { throw .malformed }
@@ -86,8 +99,10 @@ enum Frame {
             storedSum += entry.storedByteCount
             guard rawSum <= header.rawByteCount, storedSum <= header.payloadByteCount else { throw .malformed }
             allRaw = allRaw && entry.codec == .raw
+            isLossy = isLossy || entry.codec == .int8
         }
         guard rawSum == header.rawByteCount, storedSum == header.payloadByteCount else { throw .malformed }
+        guard isLossy == header.flags.contains(.lossy) else { throw .malformed }
         return allRaw
     }
 
@@ -100,6 +115,7 @@ enum Frame {
         into slot: UnsafeMutableRawBufferPointer
     ) throws(RecordDamage) {
         guard slot.count == header.rawByteCount else { throw .lengthMismatch }
+        var scratch = ScratchLoan()
         // Safe: `check` proved that the rows add up to exactly the payload and the slot.
         var (rawOffset, storedOffset) = (0, payloadStart(header))
         for index in 0..<header.unitCount {
@@ -107,7 +123,14 @@ enum Frame {
             let (rawEnd, storedEnd) = (rawOffset + entry.rawByteCount, storedOffset + entry.storedByteCount)
             let stored = unsafe UnsafeRawBufferPointer(rebasing: frame[storedOffset..<storedEnd])
             let output = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[rawOffset..<rawEnd])
-            guard unsafe entry.codec.decode(stored, into: output) else { throw .undecodable }
+            let place = UnitPlace(geometry: header.geometry, offset: rawOffset, byteCount: entry.rawByteCount)
+            try unsafe entry.codec.decode(
+                stored,
+                baseMode: entry.baseMode,
+                place: place,
+                scratch: &scratch,
+                into: output
+            )
             (rawOffset, storedOffset) = (rawEnd, storedEnd)
         }
         guard unsafe XXH3.digest(UnsafeRawBufferPointer(slot)) == header.rawDigest else { throw .rawDigest }
@@ -131,4 +154,38 @@ enum Frame {
     static func payloadStart(_ header: FrameHeader) -> Int { entryOffset(header.unitCount) }
 
     private static func entryOffset(_ index: Int) -> Int { FrameHeader.byteCount + index * UnitEntry.byteCount }
+}
+
+/// The digest of what a lossy frame decodes to, gathered unit by unit, so that a block that is read back can be checked
+/// like any other. Without lossy units it stays unused.
+private struct DecodedDigest {
+    private let stream: XXH3.Stream?
+    /// Whether units may be coded as the target says: without memory for a digest, not with loss.
+    let isPossible: Bool
+    private(set) var isLossy = false
+
+    init(target: UnitCodec, scratch: inout ScratchLoan) {
+        stream = target == .int8 ? scratch.get().freshStream() : nil
+        isPossible = target != .int8 || stream != nil
+    }
+
+    var lossyDigest: UInt64? { isLossy ? stream?.digest : nil }
+
+    mutating func append(
+        _ raw: UnsafeRawBufferPointer,
+        stored: UnsafeRawBufferPointer,
+        codec: UnitCodec,
+        place: UnitPlace,
+        scratch: inout ScratchLoan
+    ) {
+        guard let stream else { return }
+        guard codec == .int8 else { return unsafe stream.append(raw) }
+        isLossy = true
+        unsafe stream.append(Int8Quantiser.decoded(stored, place: place, scratch: scratch.get()))
+    }
+}
+
+extension FrameGeometry {
+    /// What units are coded with when they may not lose anything.
+    fileprivate var losslessFallback: UnitCodec { elementType == .bf16 ? .nib4 : .constant }
 }

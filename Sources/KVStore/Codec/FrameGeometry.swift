@@ -18,6 +18,8 @@ package struct FrameGeometry: Hashable, Sendable {
     /// 2 for keys and values, 1 for keys only (MLA's latent).
     package var tensors: UInt8
     package var layout: Layout
+    /// Whether lossy codecs may be used for the block, and, in a header that was read, whether they were.
+    package var storage: NamespaceIdentity.Storage
 
     package init(
         elementType: ElementType,
@@ -27,7 +29,8 @@ package struct FrameGeometry: Hashable, Sendable {
         headDimension: UInt16,
         valueHeadDimension: UInt16 = 0,
         tensors: UInt8 = 2,
-        layout: Layout = .layerKindTokenHeadDimension
+        layout: Layout = .layerKindTokenHeadDimension,
+        storage: NamespaceIdentity.Storage = .lossless
     ) {
         self.elementType = elementType
         self.tokens = tokens
@@ -37,6 +40,7 @@ package struct FrameGeometry: Hashable, Sendable {
         self.valueHeadDimension = valueHeadDimension
         self.tensors = tensors
         self.layout = layout
+        self.storage = storage
     }
 
     /// The shape of a namespace's blocks. A layout that a frame header cannot state is stored as opaque.
@@ -55,7 +59,8 @@ package struct FrameGeometry: Hashable, Sendable {
             headDimension: UInt16(identity.keyHeadDimension),
             valueHeadDimension: sameDimension ? 0 : UInt16(identity.valueHeadDimension),
             tensors: hasValues ? 2 : 1,
-            layout: isPlain && sameHeads ? .layerKindTokenHeadDimension : .opaque
+            layout: isPlain && sameHeads ? .layerKindTokenHeadDimension : .opaque,
+            storage: identity.storage
         )
     }
 

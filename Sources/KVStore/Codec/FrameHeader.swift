@@ -17,7 +17,7 @@
 /// | 20 | u32 | units |
 /// | 24 | u64 | raw bytes |
 /// | 32 | u64 | stored bytes: the payload after the unit table |
-/// | 40 | u64 | XXH3 of the raw bytes |
+/// | 40 | u64 | XXH3 of the raw bytes; with flag 1, of what the units decode to |
 /// | 48 | u64 | XXH3 of unit table and payload |
 /// | 56 | u32 | profile (quantiser or table set), 0 none |
 /// | 60 | u16 | value head dimension, 0 the same as of keys |
@@ -35,11 +35,13 @@ struct FrameHeader {
 
     struct Flags: OptionSet {
         let rawValue: UInt8
+        /// Some units lost something; the raw digest is that of what they decode to.
+        static let lossy = Flags(rawValue: 1)
         static let rawDigestValid = Flags(rawValue: 2)
         static let keysAfterRoPE = Flags(rawValue: 4)
         static let codecPerUnit = Flags(rawValue: 8)
-        /// The flags that this version's decoder understands; lossy codecs are not among them.
-        static let understood: Flags = [.rawDigestValid, .keysAfterRoPE, .codecPerUnit]
+        /// The flags that this version's decoder understands.
+        static let understood: Flags = [.lossy, .rawDigestValid, .keysAfterRoPE, .codecPerUnit]
     }
 
     var codec: UInt8
@@ -100,6 +102,7 @@ extension FrameHeader {
         flags = unsafe Flags(rawValue: LittleEndian.load(frame, at: 7))
         // Without a digest of the raw bytes nothing proves what was decoded.
         guard flags.isSubset(of: .understood), flags.contains(.rawDigestValid) else { throw .unsupported }
+        geometry.storage = flags.contains(.lossy) ? .int8 : .lossless
         try unsafe Self.checkUnused(in: frame)
 
         let rawClaim: UInt64 = unsafe LittleEndian.load(frame, at: 24)
@@ -163,7 +166,7 @@ extension FrameHeader {
 /// | 0 | u32 | stored bytes |
 /// | 4 | u32 | raw bytes |
 /// | 8 | u8 | codec |
-/// | 9 | u8 | base mode, 0 for the codecs of this version |
+/// | 9 | u8 | base mode: of nib4 and nib4h 0 or 1 (see ``Nib4``), else 0 |
 /// | 10 | u16 | 0 |
 /// | 12 | u32 | low half of XXH3 of the stored bytes |
 struct UnitEntry {
@@ -172,12 +175,14 @@ struct UnitEntry {
     var storedByteCount: Int
     var rawByteCount: Int
     var codec: UnitCodec
+    var baseMode: UInt8
     var storedDigest: UInt32
 
-    init(storedByteCount: Int, rawByteCount: Int, codec: UnitCodec, storedDigest: UInt32) {
+    init(storedByteCount: Int, rawByteCount: Int, codec: UnitCodec, baseMode: UInt8, storedDigest: UInt32) {
         self.storedByteCount = storedByteCount
         self.rawByteCount = rawByteCount
         self.codec = codec
+        self.baseMode = baseMode
         self.storedDigest = storedDigest
     }
 
@@ -185,7 +190,7 @@ struct UnitEntry {
         // Safe: each store checks its offset.
         unsafe LittleEndian.store(UInt32(storedByteCount), to: frame, at: offset)
         unsafe LittleEndian.store(UInt32(rawByteCount), to: frame, at: offset + 4)
-        unsafe LittleEndian.store(UInt32(codec.rawValue), to: frame, at: offset + 8)
+        unsafe LittleEndian.store(UInt32(codec.rawValue) | UInt32(baseMode) << 8, to: frame, at: offset + 8)
         unsafe LittleEndian.store(storedDigest, to: frame, at: offset + 12)
     }
 
@@ -199,9 +204,10 @@ struct UnitEntry {
             throw .unsupported
         }
         self.codec = codec
-        let rest = unsafe LittleEndian.load(frame, at: offset + 8, as: UInt32.self) >> 8
-        guard rest == 0, codec.allows(storedByteCount: storedByteCount, rawByteCount: rawByteCount) else {
-            throw .malformed
-        }
+        baseMode = unsafe LittleEndian.load(frame, at: offset + 9)
+        let unused: UInt16 = unsafe LittleEndian.load(frame, at: offset + 10)
+        guard unused == 0,
+            codec.allows(storedByteCount: storedByteCount, rawByteCount: rawByteCount, baseMode: baseMode)
+        else { throw .malformed }
     }
 }

@@ -9,4 +9,30 @@ package enum XXH3 {
         // Safe: the library reads exactly `count` bytes, and a null pointer only with a count of 0.
         unsafe kvstore_xxh3_64bits(bytes.baseAddress, bytes.count)
     }
+
+    /// The digest of bytes that come in parts: the same number as that of all of them at once.
+    @safe
+    final class Stream {
+        private let state: OpaquePointer
+
+        /// Nil when there is no memory.
+        init?() {
+            guard let state = unsafe XXH3_createState() else { return nil }
+            unsafe self.state = state
+            restart()
+        }
+
+        // Safe, as below: the state belongs to this object, which frees it once.
+        deinit { unsafe XXH3_freeState(state) }
+
+        /// Forgets what came so far.
+        func restart() { unsafe XXH3_64bits_reset(state) }
+
+        func append(_ bytes: UnsafeRawBufferPointer) {
+            unsafe kvstore_xxh3_64bits_update(state, bytes.baseAddress, bytes.count)
+        }
+
+        /// The digest of what came so far.
+        var digest: UInt64 { unsafe XXH3_64bits_digest(state) }
+    }
 }

@@ -16,6 +16,8 @@ final class DiskWriter {
     /// The failure that was reported last and is not known to be over: what stays wrong is said once.
     private var reportedProblem: KVStoreError.Code?
     private var allocatedBytes = 0
+    private var writeSpeed = WriteSpeed()
+    private var conditions = WriteConditions()
     /// Sequence of the next record: recency that survives a restart, whatever the clock does.
     private var nextSequence: UInt64 = 1
 
@@ -228,6 +230,10 @@ final class DiskWriter {
             2 * tier.segmentBytes,
             carryTokens + Int(Double(batchBytes) * Self.carryPerNewByte)
         )
+        conditions = WriteConditions(
+            diskBytesPerSecond: writeSpeed.bytesPerSecond,
+            isBacklogged: core.with { $0.disk.queuedBytes } >= 2 * tier.segmentBytes
+        )
         var reclaims: [StoreCore.ReclaimPlan] = []
         do throws(KVStoreError) {
             reclaims = try planReclaims(for: batchBytes)
@@ -241,6 +247,7 @@ final class DiskWriter {
                 stored.append(byteCount)
             }
             let sealed = try writer.seal()
+            writeSpeed.note(byteCount: sealed.info.fileByteCount, nanoseconds: sealed.writeNanoseconds)
             core.with { core in
                 core.finishSpill(
                     written,
@@ -309,7 +316,8 @@ final class DiskWriter {
             let byteCount = unsafe BlockRecord.encode(
                 identity,
                 geometry: item.geometry!,
-                codec: .automatic,
+                codec: configuration.codec,
+                conditions: conditions,
                 raw: item.memory!.bytes(item.rawByteCount),
                 rawDigest: digest,
                 into: staging.bytes

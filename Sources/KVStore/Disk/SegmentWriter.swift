@@ -13,12 +13,15 @@ package final class SegmentWriter: Sendable {
         /// Rows that are not: removed while the segment was open, or carried over from a place where their block no
         /// longer was. Their records stay in the segment, unreachable.
         package var staleRows: [IndexRow]
+        /// What writing and syncing the file took; see `WriteSpeed`.
+        package var writeNanoseconds: UInt64 = 0
     }
 
     private struct State {
         var file: SegmentFile?
         var footer: SegmentFooter
         var recordByteCount = 0
+        var writeNanoseconds: UInt64 = 0
     }
 
     package let segment: UInt32
@@ -69,6 +72,7 @@ package final class SegmentWriter: Sendable {
             precondition(row.ordinal < IndexEncoding.footerOrdinal, "a segment cannot hold more records")
             // Noted before the record is written: a removal from here on is also about this record.
             log.noteRecordCount(Int(row.ordinal) + 1, of: segment)
+            let start = monotonicNanoseconds()
             do throws(KVStoreError) {
                 // The caller's buffer lives for the length of this call.
                 try unsafe file.put(key: IndexEncoding.recordKey(row.position), value: record)
@@ -78,6 +82,7 @@ package final class SegmentWriter: Sendable {
             }
             state.footer.entries.append(SegmentFooter.Entry(row: row, origin: origin))
             state.recordByteCount += record.count
+            state.writeNanoseconds += monotonicNanoseconds() - start
             return row
         }
     }
@@ -93,18 +98,22 @@ package final class SegmentWriter: Sendable {
             state.footer.namespaces = log.descriptions(for: state.footer.entries)
             let key = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: IndexEncoding.footerOrdinal))
             let footerBytes = state.footer.encoded()
+            let start = monotonicNanoseconds()
             // `put` throws KVStoreError only; closures of withUnsafeBytes lose the type, hence the detour.
             let outcome = unsafe footerBytes.withUnsafeBytes { buffer in
                 Result { () throws(KVStoreError) in try unsafe file.put(key: key, value: buffer) }
             }
             try outcome.get()
             try file.finish()
+            state.writeNanoseconds += monotonicNanoseconds() - start
             let info = SegmentInfo(
                 id: segment,
                 recordCount: state.footer.entries.count,
                 fileByteCount: file.byteCount
             )
-            return try log.add(info, file: path, entries: state.footer.entries)
+            var sealed = try log.add(info, file: path, entries: state.footer.entries)
+            sealed.writeNanoseconds = state.writeNanoseconds
+            return sealed
         }
     }
 

@@ -42,6 +42,8 @@ extension NamespaceIdentity {
         encoding.append(tag: 17, .bytes(salt))
         encoding.append(tag: 18, map: additional)
         if let opaqueBlockByteCount { encoding.append(tag: 19, .integer(Int64(opaqueBlockByteCount))) }
+        // Left out like an absent field, so that lossless namespaces keep the fingerprints of before there was a choice.
+        if storage == .int8 { encoding.append(tag: 20, .string("int8")) }
         return encoding.bytes
     }
 }

@@ -13,6 +13,7 @@ extension NamespaceIdentity {
     /// - Throws: ``KVStoreError`` with the code `invalidArgument` and all problems in its message, not just the first.
     public func validate() throws(KVStoreError) {
         let problems = textProblems + shapeProblems + parallelProblems + additionalProblems + sizeProblems
+            + storageProblems
         guard problems.isEmpty else {
             throw KVStoreError(.invalidArgument, "namespace identity: " + problems.joined(separator: "; "))
         }
@@ -94,6 +95,23 @@ extension NamespaceIdentity {
                     "additional[\"\(shown)\"] has \(byteCount) bytes, at most \(Limits.stringBytes) are allowed"
                 )
             }
+        }
+        return problems
+    }
+
+    // Quantising needs to know where channels and tokens are.
+    private var storageProblems: [String] {
+        guard storage == .int8 else { return [] }
+        var problems: [String] = []
+        if elementType != .bf16, elementType != .fp16 {
+            problems.append("storage is int8, which is for bf16 and fp16 only; elementType is \(elementType)")
+        }
+        let hasValues = valueHeads > 0 && valueHeadDimension > 0
+        if opaqueBlockByteCount != nil || layoutTag != Self.defaultLayoutTag || (hasValues && valueHeads != keyHeads) {
+            problems.append(
+                "storage is int8, which needs the layout \(Self.defaultLayoutTag) with as many value heads as key heads "
+                    + "and no opaqueBlockByteCount"
+            )
         }
         return problems
     }

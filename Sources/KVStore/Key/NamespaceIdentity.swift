@@ -26,6 +26,15 @@ public struct NamespaceIdentity: Sendable {
         case bytes([UInt8])
     }
 
+    /// Whether the disk tier may store something else than what it was given.
+    public enum Storage: Hashable, Sendable, CaseIterable {
+        /// Blocks come back bit for bit.
+        case lossless
+        /// Blocks may come back from disk quantised to 8 bits and back: relative error about 0.6 %, a bit over half the
+        /// disk space. Until they are evicted from memory they are as they were. See `CodecChoice.int8`.
+        case int8
+    }
+
     /// The model's name, as the engine knows it.
     public var model: String
     /// The model's revision: a commit, a tag, or empty.
@@ -64,6 +73,8 @@ public struct NamespaceIdentity: Sendable {
     public var additional: [String: Field]
     /// The bytes of one block when only the engine knows its layout (vLLM's packed pages); nil when the shape tells.
     public var opaqueBlockByteCount: Int?
+    /// Whether the disk tier may lose precision. Only for bf16 and fp16 in the default layout.
+    public var storage: Storage
 
     /// An identity whose block size follows from its shape.
     ///
@@ -87,7 +98,8 @@ public struct NamespaceIdentity: Sendable {
         tenant: String = "",
         salt: [UInt8] = [],
         additional: [String: Field] = [:],
-        opaqueBlockByteCount: Int? = nil
+        opaqueBlockByteCount: Int? = nil,
+        storage: Storage = .lossless
     ) {
         self.model = model
         self.revision = revision
@@ -108,6 +120,7 @@ public struct NamespaceIdentity: Sendable {
         self.salt = salt
         self.additional = additional
         self.opaqueBlockByteCount = opaqueBlockByteCount
+        self.storage = storage
     }
 
     /// An identity of blocks whose inner layout only the engine knows.
@@ -199,6 +212,7 @@ extension NamespaceIdentity: CustomStringConvertible, CustomDebugStringConvertib
             fields.append(("additional", pairs.joined(separator: " ")))
         }
         if let opaqueBlockByteCount { fields.append(("opaqueBlockByteCount", "\(opaqueBlockByteCount)")) }
+        if storage != .lossless { fields.append(("storage", "\(storage)")) }
         return fields.map { (label: $0.0, value: $0.1) }
     }
 }

@@ -50,6 +50,7 @@ struct NamespaceIdentityTests {
         ("additional: an integer instead of a boolean", { $0.additional["sink"] = 1 }),
         ("additional: text instead of bytes", { $0.additional["rope"] = .bytes(Array("yarn".utf8)) }),
         ("opaqueBlockByteCount", { $0.opaqueBlockByteCount = $0.blockByteCount }),
+        ("storage", { $0.storage = .int8 }),
     ]
 
     @Test("the same fields give the same fingerprint, whatever the order they were set in")
@@ -84,11 +85,12 @@ struct NamespaceIdentityTests {
             "model", "revision", "elementType", "layers", "keyHeads", "valueHeads", "keyHeadDimension",
             "valueHeadDimension", "tokensPerBlock", "tensorParallelRank", "tensorParallelSize", "pipelineParallelRank",
             "pipelineParallelSize", "layoutTag", "adapter", "tenant", "salt", "additional", "opaqueBlockByteCount",
+            "storage",
         ]
         for property in properties { #expect(names.contains { $0.hasPrefix(property) }, "\(property)") }
-        // Five strings, the element type, ten integers, salt, map and an optional integer: a new field changes the size,
-        // and then belongs into the table and into the encoding.
-        #expect(MemoryLayout<NamespaceIdentity>.size == 5 * 16 + 8 + 10 * 8 + 8 + 8 + 9)
+        // Five strings, the element type, ten integers, salt, map, an optional integer and the storage: a new field
+        // changes the size, and then belongs into the table and into the encoding.
+        #expect(MemoryLayout<NamespaceIdentity>.size == 5 * 16 + 8 + 10 * 8 + 8 + 8 + 9 + 1)
     }
 
     @Test("every element type has a fingerprint of its own")
