@@ -17,6 +17,7 @@ public final class BlockStore: Sendable {
     public let configuration: Configuration
     let core: CoreLock
     let disk: DiskTier?
+    private let scrubber: Scrubber?
 
     /// Opens a store. Memory is usable at once; the disk tier's directory is opened and its index loaded in the
     /// background (see `waitUntilWarm`). A disk that cannot be used does not fail the open: the store runs on memory,
@@ -29,7 +30,9 @@ public final class BlockStore: Sendable {
         let core = CoreLock(try StoreCore(configuration: configuration))
         self.core = core
         disk = configuration.disk.map { DiskTier($0, store: configuration, core: core) }
+        scrubber = Scrubber(configuration, core: core, disk: disk)
         disk?.start()
+        scrubber?.start()
     }
 
     deinit { close() }
@@ -154,7 +157,7 @@ public final class BlockStore: Sendable {
                 return stop
             }
             if case .needsRegion(let plan) = stop {
-                guard addRegion(plan) else { return (load(prefix, claims, flight, blocks), .noSlot) }
+                guard core.addRegion(plan) else { return (load(prefix, claims, flight, blocks), .noSlot) }
                 continue
             }
             let claimed = claims.count
@@ -162,8 +165,9 @@ public final class BlockStore: Sendable {
             let lostSome = claimed > 0 && blocks.count < claims.last!.position + 1
             claims.removeAll()
             flight = nil
+            guard case .loading(let other) = stop, !lostSome else { return (blocks, stop) }
             // Another reader's blocks: wait for them, then look again from there on.
-            guard case .loading(let other) = stop, !memoryOnly, !lostSome else { return (blocks, stop) }
+            if memoryOnly { return (blocks, .inProgress) }
             other.wait()
         }
     }
@@ -224,7 +228,7 @@ public final class BlockStore: Sendable {
                     nowSeconds: now
                 )
             }
-            if case .needsRegion(let plan) = stop, addRegion(plan) { continue }
+            if case .needsRegion(let plan) = stop, core.addRegion(plan) { continue }
             break
         }
         let refused = prefix.keys.count - position
@@ -248,18 +252,6 @@ public final class BlockStore: Sendable {
             reservation.withMutableBytes(at: slot) { fill(number, &$0) }
         }
         return reservation.commit()
-    }
-
-    /// Maps a planned region outside the lock. False when the kernel has no memory: the store lives on with what it has.
-    private func addRegion(_ plan: SlotTable.RegionPlan) -> Bool {
-        let region = try? Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
-        // Handed over whole: nobody else knows the region yet.
-        nonisolated(unsafe) let made = region
-        return core.with { core in
-            if let made = unsafe made, core.slots.addRegion(made, plan: plan) { return true }
-            core.slots.cancelRegion(plan)
-            return false
-        }
     }
 
     // MARK: Removing
@@ -323,13 +315,16 @@ public final class BlockStore: Sendable {
             defer { core.isClosed = true }
             return !core.isClosed
         }
-        if wasOpen { disk?.stop() }
+        guard wasOpen else { return }
+        scrubber?.stop()
+        disk?.stop()
     }
 
     /// A snapshot of every counter and level.
     public var statistics: StoreStatistics {
         var statistics = core.with { $0.statistics() }
         disk?.complete(&statistics)
+        scrubber?.complete(&statistics)
         return statistics
     }
 
@@ -366,6 +361,18 @@ final class CoreLock: Sendable {
         // Unmapping is slow, so the last reference goes here, outside the lock.
         _ = closed
         return result
+    }
+
+    /// Maps a planned region outside the lock. False when the kernel has no memory: the store lives on with what it has.
+    func addRegion(_ plan: SlotTable.RegionPlan) -> Bool {
+        let region = try? Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
+        // Handed over whole: nobody else knows the region yet.
+        nonisolated(unsafe) let made = region
+        return with { core in
+            if let made = unsafe made, core.slots.addRegion(made, plan: plan) { return true }
+            core.slots.cancelRegion(plan)
+            return false
+        }
     }
 }
 

@@ -11,6 +11,11 @@ public struct Configuration: Sendable {
     public var verifyMemoryHits = false
     /// The disk tier; nil keeps everything in memory.
     public var disk: DiskConfiguration?
+    /// The background check of what is stored.
+    public var scrub = ScrubConfiguration()
+    /// After a start the most used heads on disk are read into memory in the background, up to this part of
+    /// `memoryCapacityBytes`; 0 for none. Lookups go first, and nothing is evicted for it.
+    public var warmUpFraction = 0.5
     /// Told what happens that somebody may want to log. Called on the store's threads, must return quickly.
     public var onEvent: (@Sendable (StoreEvent) -> Void)?
 
@@ -34,7 +39,55 @@ public struct Configuration: Sendable {
             problems.append("memoryBlockLimit is \(limit); it must be positive")
         }
         if let disk { problems.append(contentsOf: disk.problems) }
+        problems.append(contentsOf: scrub.problems)
+        if !(warmUpFraction >= 0 && warmUpFraction <= 1) {
+            problems.append("warmUpFraction is \(warmUpFraction); it must be 0 to 1")
+        }
         if !problems.isEmpty { throw KVStoreError(.invalidArgument, problems.joined(separator: "; ")) }
+    }
+}
+
+/// How fast and how often the store compares everything it holds with the digests it was stored with, in the background.
+///
+/// A block found damaged in one tier is served from the other, or written to it again; damaged in both, or stored in one
+/// only, it is dropped with what builds on it. Both are counted (`TierStatistics.scrub`).
+public struct ScrubConfiguration: Sendable, Hashable {
+    /// Bytes of memory blocks hashed in a second, at most; 0 turns the scrub of memory off.
+    public var memoryBytesPerSecond = 64 << 20
+    /// Bytes of records read from disk and checked in a second, at most; 0 turns the scrub of the disk off.
+    public var diskBytesPerSecond = 32 << 20
+    /// Least time from the start of one pass over a tier to the start of the next.
+    public var passIntervalSeconds: Double = 3600
+    /// How long after the store was opened the first pass starts.
+    public var startDelaySeconds: Double = 10
+
+    /// Defaults: 64 MiB/s of memory and 32 MiB/s of disk, a pass an hour, the first after 10 s.
+    public init() {}
+
+    /// Nothing is scrubbed and no thread is started.
+    public static var off: ScrubConfiguration {
+        var off = ScrubConfiguration()
+        off.memoryBytesPerSecond = 0
+        off.diskBytesPerSecond = 0
+        return off
+    }
+
+    var problems: [String] {
+        var problems: [String] = []
+        if memoryBytesPerSecond < 0 {
+            problems.append("scrub.memoryBytesPerSecond is \(memoryBytesPerSecond); it must be 0 or more")
+        }
+        if diskBytesPerSecond < 0 {
+            problems.append("scrub.diskBytesPerSecond is \(diskBytesPerSecond); it must be 0 or more")
+        }
+        // A year; also keeps the sums of nanoseconds far from their end.
+        if !(passIntervalSeconds >= 0 && passIntervalSeconds <= 31_536_000) {
+            problems.append("scrub.passIntervalSeconds is \(passIntervalSeconds); it must be 0 to 31536000")
+        }
+        if !(startDelaySeconds >= 0 && startDelaySeconds <= 31_536_000) {
+            problems.append("scrub.startDelaySeconds is \(startDelaySeconds); it must be 0 to 31536000")
+        }
+        return problems
     }
 }
 

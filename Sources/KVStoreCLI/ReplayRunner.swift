@@ -18,6 +18,12 @@ struct ReplayRunner {
         var configuration = Configuration()
         configuration.policy = settings.policy
         configuration.verifyMemoryHits = true
+        if !settings.verifiesRestart {
+            // A replay must count the same every time: reading into memory in the background races with the requests, and
+            // the block that the scrub looks at cannot be evicted just then.
+            configuration.warmUpFraction = 0
+            configuration.scrub = .off
+        }
         configuration.onEvent = EventPrinter.handler(isQuiet: settings.isQuiet)
         switch settings.memory {
         case .bytes(let byteCount): configuration.memoryCapacityBytes = byteCount

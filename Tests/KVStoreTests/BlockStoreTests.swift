@@ -54,6 +54,8 @@ struct BlockStoreTests {
             disk: DiskConfiguration(path: directory.path, capacityBytes: 256 << 20)
         )
         configuration.verifyMemoryHits = true
+        // Every hit after the restart is to come from disk.
+        configuration.warmUpFraction = 0
         let paths = (0..<64).map { conversation in [0] + (0..<8).map { 1000 + conversation * 10 + $0 } }
         do {
             let store = try BlockStore(configuration)

@@ -13,12 +13,18 @@ struct ConfigurationTests {
         disk.writeBackDelaySeconds = .nan
         disk.readerThreads = 0
         configuration.disk = disk
+        configuration.scrub.memoryBytesPerSecond = -1
+        configuration.scrub.diskBytesPerSecond = -1
+        configuration.scrub.passIntervalSeconds = .nan
+        configuration.scrub.startDelaySeconds = -1
+        configuration.warmUpFraction = 1.5
         let error = #expect(throws: KVStoreError.self) { try BlockStore(configuration) }
         #expect(error?.code == .invalidArgument)
         let words = [
             "memoryCapacityBytes is 1048576", "16 MiB", "memoryBlockLimit", "disk path is empty", "disk capacity",
             "32 MiB",
-            "disk block limit", "writeBackDelaySeconds", "readerThreads",
+            "disk block limit", "writeBackDelaySeconds", "readerThreads", "memoryBytesPerSecond", "diskBytesPerSecond",
+            "passIntervalSeconds", "startDelaySeconds", "warmUpFraction",
         ]
         for word in words { #expect(error?.message.contains(word) == true, "\(word)") }
     }

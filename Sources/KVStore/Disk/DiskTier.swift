@@ -10,6 +10,7 @@ final class DiskTier: Sendable {
     let configuration: DiskConfiguration
     let core: CoreLock
     let readers: ReaderPool
+    let warmUp: WarmUp
     let segmentBytes: Int
     private let onEvent: (@Sendable (StoreEvent) -> Void)?
     private let capacityForStaging: Int
@@ -56,6 +57,7 @@ final class DiskTier: Sendable {
         capacityForStaging = StoreCore.stagingBytes(store)
         segmentBytes = configuration.segmentBytes(spillBufferBytes: store.memoryCapacityBytes / 8)
         readers = ReaderPool(threadCount: configuration.readerThreads)
+        warmUp = WarmUp(fraction: store.warmUpFraction)
     }
 
     func start() {
@@ -75,6 +77,7 @@ final class DiskTier: Sendable {
             return thread
         }
         writer?.join()
+        warmUp.stop()
         readers.stop()
     }
 
@@ -255,27 +258,11 @@ final class ReadRun: Sendable {
     }
 
     private func read(_ claim: LoadClaim) -> LoadClaim.Outcome {
-        // The claim's pin holds the slot for us alone until `finishLoads`.
-        let slot = unsafe blocks[claim.position].memory.mutableBytes(namespace.blockByteCount)
-        do throws(KVStoreError) {
-            let outcome = try unsafe log.read(segment: claim.segment, ordinal: UInt32(claim.ordinal)) {
-                record -> LoadClaim.Outcome in
-                do throws(RecordDamage) {
-                    return .loaded(
-                        digest: try unsafe BlockRecord.decode(
-                            record,
-                            expectingKey: claim.key,
-                            fingerprint: namespace.fingerprint,
-                            into: slot
-                        )
-                    )
-                } catch {
-                    return .damaged
-                }
-            }
-            return outcome ?? .gone
-        } catch {
-            return error.code == .corrupt ? .damaged : .unreadable
-        }
+        claim.read(
+            from: log,
+            fingerprint: namespace.fingerprint,
+            into: blocks[claim.position].memory,
+            byteCount: namespace.blockByteCount
+        )
     }
 }

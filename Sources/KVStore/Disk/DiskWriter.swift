@@ -62,6 +62,7 @@ final class DiskWriter {
             tier.setState(.warming)
             tier.writePendingRemovals(opened)
             var loader = IndexLoader(core: core, log: opened)
+            loader.keepsIndex = tier.warmUp.isOn
             nextSequence = try loader.load(stopping: { self.isStopping }) + 1
             core.with { core in
                 core.disk.isWarming = false
@@ -70,6 +71,7 @@ final class DiskWriter {
                 _ = core.enqueueAllResidentIfWriteBack()
             }
             retryNanoseconds = nil
+            if let index = loader.index, !isStopping { tier.warmUp.start(index, log: opened, tier: tier) }
             tier.setState(.running)
         } catch {
             tier.setLog(nil)
@@ -394,6 +396,9 @@ final class DiskWriter {
             do throws(KVStoreError) {
                 try writeSegments(partial: true)
                 try forgetRows(atLeast: 1)
+                if configuration.flushOnClose {
+                    nextSequence = try RowRefresh(core: core, log: log).run(from: nextSequence)
+                }
             } catch {
                 tier.report(.warning, "not everything could be written at close: \(error.message)")
             }

@@ -10,6 +10,10 @@ internal import Glibc
 struct IndexLoader {
     let core: CoreLock
     let log: SegmentLog
+    /// Whether `index` is wanted after the load.
+    var keepsIndex = false
+    /// What was loaded.
+    private(set) var index: LoadedIndex?
 
     /// Rows per turn under the lock: short enough for a lookup to wait for.
     private static let sliceCount = 256
@@ -48,6 +52,7 @@ struct IndexLoader {
         }
         sortByRecency(rows, order, recency)
         try rememberRemovals(refused, rows)
+        if keepsIndex { index = LoadedIndex(rows: rows, chains: order, recency: recency) }
         let unwanted = (orphans + refused).map { rows[$0].identity }
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
         return rows.reduce(0) { max($0, $1.sequence) }
@@ -124,7 +129,7 @@ struct IndexLoader {
 
     /// Parents before children; rows that no root reaches; and for every row the sequence that its recency goes by: the
     /// highest of its own and its descendants', so that no parent is colder than a child.
-    private static func arrange(_ rows: [IndexRow]) -> (order: [Int], orphans: [Int], recency: [UInt64]) {
+    static func arrange(_ rows: [IndexRow]) -> (order: [Int], orphans: [Int], recency: [UInt64]) {
         var byKey: [BlockKey: Int] = [:]
         byKey.reserveCapacity(rows.count)
         for (index, row) in rows.enumerated() { byKey[row.key] = index }

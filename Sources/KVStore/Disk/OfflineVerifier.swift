@@ -83,26 +83,13 @@ public struct OfflineVerifier {
         ordinal: UInt32,
         row: IndexRow?
     ) throws(KVStoreError) -> String? {
-        do throws(KVStoreError) {
-            // The record is lent for the length of the closure.
-            let verdict = try unsafe log.read(segment: segment, ordinal: ordinal) { record -> String? in
-                do throws(RecordDamage) {
-                    try unsafe BlockRecord.verify(record)
-                    let identity = try unsafe BlockRecord.inspect(record).identity
-                    guard let row else { return nil }
-                    let isSame =
-                        identity.key == row.key && identity.parent == row.parent
-                        && identity.fingerprint == row.fingerprint
-                    return isSame ? nil : "the index names another block here"
-                } catch {
-                    return error.description
-                }
-            }
-            guard let verdict else { return "the record is missing" }
-            return verdict
-        } catch {
-            guard error.code == .corrupt else { throw error }
-            return error.message
+        let position = RecordPosition(segment: segment, ordinal: ordinal)
+        let expected = row.map { ExpectedRecord(key: $0.key, parent: $0.parent, fingerprint: $0.fingerprint) }
+        switch try RecordCheck.run(log, at: position, expecting: expected) {
+        case .good: return nil
+        case .damaged(let reason): return reason
+        case .missing: return "the record is missing"
+        case .notChecked: return RecordDamage.noMemory.description
         }
     }
 

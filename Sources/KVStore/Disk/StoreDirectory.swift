@@ -7,6 +7,7 @@ import Synchronization
 /// FORMAT         "kvstore-disk 1": without it, a directory with anything in it is somebody else's
 /// kvstore.lock   held with flock for as long as the directory is open
 /// removals.log   see RemovalsLog
+/// scrub.cursor   see ScrubCursor; may be missing
 /// db/            RocksDB's
 /// incoming/      the segment being written; emptied at open
 /// salvage/       only while a repair is under way: segment files on their way into a new db/

@@ -17,6 +17,7 @@ struct LoadClaim: Sendable {
     let key: BlockKey
     let segment: UInt32
     let ordinal: UInt16
+    let namespace: UInt16
     /// Number of the block in the claimer's run.
     let position: Int
     var outcome = Outcome.pending
@@ -25,6 +26,7 @@ struct LoadClaim: Sendable {
         key = entry.key
         segment = entry.segment
         ordinal = entry.ordinal
+        namespace = entry.namespace
         self.position = position
     }
 }
@@ -352,6 +354,9 @@ extension StoreCore {
             if entries[child].isQueued, !entries[child].isWriting, entries[child].residence == .spilling {
                 counters.droppedBlocks += 1
                 _ = drop(child)
+            } else if entries[child].isOnDisk {
+                // Only below a block that a scrub queued once more: on disk no child stays without its parent.
+                dropDiskCopies(child)
             }
             child = next
         }

@@ -343,7 +343,7 @@ extension StoreCore {
         return .none
     }
 
-    private mutating func takeFree(_ classIndex: Int, for entry: EntryID, key: BlockKey) -> SlotID? {
+    mutating func takeFree(_ classIndex: Int, for entry: EntryID, key: BlockKey) -> SlotID? {
         guard entries[entry].key == key, entries[entry].slot == .none else { return nil }
         guard slots.classes[classIndex].policy.grow(toCount: slots.slotIDCount) else { return nil }
         guard let slot = slots.takeFree(classIndex, for: entry) else { return nil }
@@ -361,7 +361,7 @@ extension StoreCore {
     }
 
     /// Whether the memory tier may count one more block of this class without giving one up.
-    private func hasRoom(_ classIndex: Int) -> Bool {
+    func hasRoom(_ classIndex: Int) -> Bool {
         let slotClass = slots.classes[classIndex]
         if let limit = configuration.memoryBlockLimit { return occupiedCount < limit }
         // Without a disk, or while the cap still allows a region, only the slots themselves are the limit.

@@ -37,7 +37,7 @@ struct Counters {
     var diskEvictedBlocks = 0
     /// Blocks removed by the caller.
     var removedBlocks = 0
-    /// Blocks whose stored bytes were not what was written; each ended in a miss.
+    /// Blocks whose stored bytes were not what was written; each ended in a miss or, found by a scrub, in a repair.
     var corruptBlocks = 0
     /// Blocks written to disk for the first time, their raw bytes, and the bytes of their records.
     var spilledBlocks = 0
@@ -54,6 +54,11 @@ struct Counters {
     var promotedRawBytes = 0
     /// Failures of the disk tier that paused it.
     var diskErrors = 0
+    /// What the warm-up after a start did.
+    var warmUp = WarmUpStatistics()
+    /// What the scrub of each tier did.
+    var memoryScrub = ScrubStatistics()
+    var diskScrub = ScrubStatistics()
     /// Nanoseconds of `acquire`, for lookups answered from memory alone and for those that read the disk.
     var memoryAcquire = Histogram<UInt32>(highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .two)
     var diskAcquire = Histogram<UInt32>(highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .two)

@@ -82,7 +82,11 @@ extension StoreCore {
         result.disk.evictedBlocks = counters.diskEvictedBlocks
         result.disk.acquireP50Nanoseconds = Int(clamping: counters.diskAcquire.valueAtPercentile(50))
         result.disk.acquireP99Nanoseconds = Int(clamping: counters.diskAcquire.valueAtPercentile(99))
+        result.memory.scrub = counters.memoryScrub
+        result.disk.scrub = counters.diskScrub
         copyCounters(to: &result)
+        result.isWarming = disk.isWarming
+        result.warmUp = counters.warmUp
         result.segments = disk.segments.count
         result.diskRecords = disk.recordCount
         result.queuedBlocks = disk.queuedBlocks

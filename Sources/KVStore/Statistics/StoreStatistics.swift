@@ -16,6 +16,48 @@ public struct TierStatistics: Sendable, Codable, Hashable {
     public var acquireP50Nanoseconds = 0
     /// 99th percentile of the same.
     public var acquireP99Nanoseconds = 0
+    /// The tier's background scrub.
+    public var scrub = ScrubStatistics()
+}
+
+/// What the scrub of one tier did since the store was opened.
+public struct ScrubStatistics: Sendable, Codable, Hashable {
+    /// Blocks whose bytes were compared with their digests.
+    public var checkedBlocks = 0
+    /// Their bytes: raw in memory, as stored on disk.
+    public var checkedBytes = 0
+    /// Blocks that were not what was written.
+    public var damagedBlocks = 0
+    /// Of those, blocks whose copy in the other tier was good and took their place. The others were dropped.
+    public var repairedBlocks = 0
+    /// Passes over the whole tier that were completed. The disk's first one may have begun before a restart.
+    public var passes = 0
+    /// Seconds since the last of them ended; nil before the first.
+    public var secondsSincePass: Double?
+
+    mutating func note(_ verdict: ScrubVerdict, byteCount: Int) {
+        checkedBlocks += 1
+        checkedBytes += byteCount
+        switch verdict {
+        case .good, .moved: break
+        case .repaired:
+            damagedBlocks += 1
+            repairedBlocks += 1
+        case .dropped: damagedBlocks += 1
+        }
+    }
+}
+
+/// Reading the most used heads into memory after a start.
+public struct WarmUpStatistics: Sendable, Codable, Hashable {
+    /// Whether it is going on.
+    public var isRunning = false
+    /// Blocks that are to be read, if memory is not filled otherwise meanwhile.
+    public var plannedBlocks = 0
+    /// Blocks that were read. Also counted as promoted.
+    public var blocks = 0
+    /// Their raw bytes.
+    public var bytes = 0
 }
 
 /// What a store did and holds. All counts are since the store was opened.
@@ -32,7 +74,7 @@ public struct StoreStatistics: Sendable, Codable, Hashable {
     public var disk = TierStatistics()
     /// Lookups that ended early because the next block was nowhere.
     public var missesAbsent = 0
-    /// … because the next block was reserved and not yet committed.
+    /// … because the next block was reserved and not yet committed, or being read while only memory was asked.
     public var missesInProgress = 0
     /// … because no slot was free to promote the next block into.
     public var missesWithoutSlot = 0
@@ -54,7 +96,7 @@ public struct StoreStatistics: Sendable, Codable, Hashable {
     public var droppedBlocks = 0
     /// Blocks removed by the caller.
     public var removedBlocks = 0
-    /// Blocks whose stored bytes were not what was written.
+    /// Blocks whose stored bytes were not what was written, found by lookups and by scrubs.
     public var corruptBlocks = 0
     /// Blocks written to disk for the first time.
     public var spilledBlocks = 0
@@ -70,6 +112,10 @@ public struct StoreStatistics: Sendable, Codable, Hashable {
     public var promotedBlocks = 0
     /// Raw bytes of those blocks.
     public var promotedRawBytes = 0
+    /// Whether the index of the disk tier is still being loaded.
+    public var isWarming = false
+    /// What happens after that.
+    public var warmUp = WarmUpStatistics()
     /// Segments on disk.
     public var segments = 0
     /// Records in those segments, dead ones included.

@@ -59,6 +59,9 @@ struct ModelPlan {
             }
             configuration.disk = disk
         }
+        // Both must be invisible to whoever looks blocks up, so they run beside everything else, as fast as they can.
+        configuration.warmUpFraction = [0, 0.5, 1].randomElement(using: &random)!
+        if Bool.random(using: &random) { configuration.scrub = ScrubTests.eager } else { configuration.scrub = .off }
         mustFlushCompletely = keepsEverything
         self.configuration = configuration
     }
