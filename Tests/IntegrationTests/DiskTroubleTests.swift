@@ -11,7 +11,7 @@ import Testing
 struct DiskTroubleTests {
     /// What a store said through `onEvent`.
     final class Events: Sendable {
-        private let all = Mutex<[StoreEvent]>([])
+        private let all = Synchronization.Mutex<[StoreEvent]>([])
         func note(_ event: StoreEvent) { all.withLock { $0.append(event) } }
         var warnings: [String] { all.withLock { $0.filter { $0.severity == .warning }.map(\.message) } }
     }
