@@ -9,7 +9,7 @@ struct KVStoreBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kvstore-bench",
         abstract: "Measure kvstore and a reference in the same run.",
-        subcommands: [Memory.self, Lookup.self]
+        subcommands: [Memory.self, Lookup.self, Codec.self]
     )
 }
 
