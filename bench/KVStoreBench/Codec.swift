@@ -34,46 +34,53 @@ struct Codec: ParsableCommand {
         var copies: [Double] = []
         var encodes = [[Double]](repeating: [], count: Self.lanes.count)
         var decodes = encodes
-        var recordEncodes: [Double] = []
-        var recordDecodes: [Double] = []
+        var records: [[Double]] = [[], []]
         var ratios: [String: Double] = [:]
-        for round in -1..<output.pairs {
-            let copy = copySet.copy()
-            var timed: [(Double, Double)] = []
-            for lane in Self.lanes {
-                let result = try sets[lane.type]!.measure(lane.codec)
-                timed.append((result.encode, result.decode))
-                ratios["\(lane.name)Ratio"] = result.ratio
-            }
-            let record = try copySet.measureRecords(.nib4)
-            // The first round only touches the pages.
-            guard round >= 0 else { continue }
-            copies.append(copy)
-            for (index, time) in timed.enumerated() {
-                encodes[index].append(time.0)
-                decodes[index].append(time.1)
-            }
-            recordEncodes.append(record.encode)
-            recordDecodes.append(record.decode)
+        // The speed of memory wanders, so that each measurement has a copy of its own just before it.
+        var shares: [String: [Double]] = [:]
+        func note(_ key: String, _ copy: Double, _ nanoseconds: Double, _ set: BlockSet) {
+            let share = copy / Double(copySet.byteCount) / (nanoseconds / Double(set.byteCount))
+            shares["\(key)VsMemcpy", default: []].append(share)
         }
+        for round in -1..<output.pairs {
+            // The first round only touches the pages.
+            let isMeasured = round >= 0
+            for (index, lane) in Self.lanes.enumerated() {
+                let set = sets[lane.type]!
+                let copy = copySet.copy()
+                let result = try set.measure(lane.codec)
+                guard isMeasured else { continue }
+                copies.append(copy)
+                encodes[index].append(result.encode)
+                decodes[index].append(result.decode)
+                ratios["\(lane.name)Ratio"] = result.ratio
+                note("\(lane.name)Encode", copy, result.encode, set)
+                note("\(lane.name)Decode", copy, result.decode, set)
+            }
+            let copy = copySet.copy()
+            let record = try copySet.measureRecords(.nib4)
+            guard isMeasured else { continue }
+            records[0].append(record.encode)
+            records[1].append(record.decode)
+            note("nib4RecordEncode", copy, record.encode, copySet)
+            note("nib4RecordDecode", copy, record.decode, copySet)
+        }
+        for (key, values) in shares { ratios[key] = Sample(nanoseconds: values).median }
 
         let copy = Sample(nanoseconds: copies)
-        let copySpeed = Double(copySet.byteCount) / copy.median
-        ratios["memcpyGBps"] = copySpeed
+        ratios["memcpyGBps"] = Double(copySet.byteCount) / copy.median
         var rows = [("memcpy, \(copySet.description)", copy)]
         func add(_ name: String, _ key: String, _ nanoseconds: [Double], _ set: BlockSet) {
             let sample = Sample(nanoseconds: nanoseconds)
             rows.append((name, sample))
-            let speed = Double(set.byteCount) / sample.median
-            ratios["\(key)GBps"] = speed
-            ratios["\(key)VsMemcpy"] = speed / copySpeed
+            ratios["\(key)GBps"] = Double(set.byteCount) / sample.median
         }
         for (index, lane) in Self.lanes.enumerated() {
             add("\(lane.name) encode", "\(lane.name)Encode", encodes[index], sets[lane.type]!)
             add("\(lane.name) decode", "\(lane.name)Decode", decodes[index], sets[lane.type]!)
         }
-        add("nib4 record, encode with digests", "nib4RecordEncode", recordEncodes, copySet)
-        add("nib4 record, decode with digests", "nib4RecordDecode", recordDecodes, copySet)
+        add("nib4 record, encode with digests", "nib4RecordEncode", records[0], copySet)
+        add("nib4 record, decode with digests", "nib4RecordDecode", records[1], copySet)
         try output.show(rows, ratios: ratios)
     }
 }
