@@ -56,7 +56,7 @@ struct ReplayCommand: ParsableCommand {
     @Option(
         help: """
             How blocks are coded on disk: automatic, raw, lz4, nib4 (bf16, fast), nib4h (bf16, denser), hsplit (as dense, \
-            slower, also for fp16). (default: automatic)
+            slower). (default: automatic)
             """,
         transform: Self.codec(named:)
     )

@@ -17,6 +17,7 @@ struct KVStoreBench: ParsableCommand {
               kvstore-bench disk --path /mnt/nvme   spills and cold hits against O_DIRECT and plain RocksDB
               kvstore-bench reclaim                 a full disk tier that is overwritten while it is read
               kvstore-bench recovery                reopening, after close and after kill -9
+              kvstore-bench codec                   every codec against memcpy
 
             'disk', 'reclaim' and 'recovery' write gigabytes into a directory of their own, made in the working directory
             or in --path and removed at the end.

@@ -50,8 +50,8 @@ uint8_t ckernels_nib4_common_base(const void *words, size_t count, uint8_t large
 /// The largest exponent of each channel of `rows` rows of `channels` words.
 void ckernels_nib4_channel_bases(int level, const void *words, size_t rows, size_t channels, uint8_t *bases);
 
-/// Codes `count` words, a multiple of 64: `count` bytes to `low`, `count / 2` to `codes`, 4 for each escape to `escapes`.
-/// Returns the escapes, or `capacity` + 1 as soon as there are more than `capacity`; the planes are then incomplete.
+/// Codes `count` words, a multiple of 64: `count` bytes to `low`, `count / 2` to `codes`, 4 for each escape to
+/// `escapes`. Returns the escapes, or `capacity` + 1 as soon as there are more than `capacity`; the planes are then incomplete.
 size_t ckernels_nib4_encode(int level, const void *words, size_t count, ckernels_bases bases, uint8_t *low,
                             uint8_t *codes, uint8_t *escapes, size_t capacity);
 
@@ -81,7 +81,7 @@ bool ckernels_int8_encode(int level, const void *words, ckernels_int8_shape shap
                           float *factors);
 
 /// The inverse of `ckernels_int8_encode`, for any scales and codes.
-void ckernels_int8_decode(int level, const uint8_t *scales, const int8_t *codes, ckernels_int8_shape shape, void *words,
-                          float *factors);
+void ckernels_int8_decode(int level, const uint8_t *scales, const int8_t *codes, ckernels_int8_shape shape,
+                          void *words, float *factors);
 
 #endif

@@ -6,7 +6,7 @@ import Synchronization
 /// All of it is made at the first use and kept, so that coding one block after the other allocates nothing. One thread
 /// uses it at a time: whoever codes borrows one from a pool, see ``ScratchLoan``.
 @safe
-final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it, and the pool's lock is between borrowers.
+final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it; the pool's lock is between two.
     let huffman = Huffman()
     private var bytes: UnsafeMutableRawBufferPointer
     private var stream: XXH3.Stream?

@@ -23,7 +23,13 @@ final class Huffman {
         if unsafe compressor == nil { unsafe compressor = Self.makeCompressor() }
         guard let compressor = unsafe compressor else { return nil }
         // Safe: both pointers come with their counts, and the library stays inside them.
-        let written = unsafe ZSTD_compress2(compressor, output.baseAddress, output.count, bytes.baseAddress, bytes.count)
+        let written = unsafe ZSTD_compress2(
+            compressor,
+            output.baseAddress,
+            output.count,
+            bytes.baseAddress,
+            bytes.count
+        )
         return ZSTD_isError(written) == 0 && written > 0 ? written : nil
     }
 

@@ -12,7 +12,8 @@ extension NamespaceIdentity {
     ///
     /// - Throws: ``KVStoreError`` with the code `invalidArgument` and all problems in its message, not just the first.
     public func validate() throws(KVStoreError) {
-        let problems = textProblems + shapeProblems + parallelProblems + additionalProblems + sizeProblems
+        let problems =
+            textProblems + shapeProblems + parallelProblems + additionalProblems + sizeProblems
             + storageProblems
         guard problems.isEmpty else {
             throw KVStoreError(.invalidArgument, "namespace identity: " + problems.joined(separator: "; "))

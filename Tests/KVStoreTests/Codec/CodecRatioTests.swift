@@ -38,7 +38,7 @@ struct CodecRatioTests {
     @Test(arguments: cases)
     func `Ratios hold on generated data with the exponents of real KV`(expected: Case) throws {
         for (tokens, heads, dimension) in [(64, 8, 128), (256, 2, 64)] as [(UInt16, UInt16, UInt16)] {
-            let geometry = CodecTests.shape(expected.type, tokens: tokens, layers: 2, heads: heads, dimension: dimension)
+            let geometry = CodecTests.shape(expected.type, tokens: tokens, heads: heads, dimension: dimension)
             let found = try ratio(KVSample.generated(geometry), geometry, expected.choice)
             #expect(found >= expected.leastRatio, "\(tokens) tokens: \(found)")
         }

@@ -33,7 +33,8 @@ enum CodecReference {
             return min(own &- exponent, 15)
         }
         let escapes = codes.indices.filter { codes[$0] == 15 }
-        var payload = littleEndian(UInt32(escapes.count)) + [channels == 0 ? 0 : 1, channels == 0 ? base : UInt8(slabs)]
+        var payload = littleEndian(UInt32(escapes.count))
+        payload += channels == 0 ? [0, base] : [1, UInt8(slabs)]
         payload += [UInt8(channels & 255), UInt8(channels >> 8)] + bases
         payload += all[..<count].map { UInt8(truncatingIfNeeded: rotatedLeft($0)) }
         for group in stride(from: 0, to: count, by: 64) {

@@ -188,7 +188,8 @@ struct CodecTests {
     @Test func `Units of mixed codecs say so and each decodes alone`() throws {
         let unit = 262_144
         let kv = KVSample.generated(Self.shape(tokens: 1_024, layers: 1))
-        let raw = Array(kv.prefix(unit)) + Array(BlockRecordTests.noise.prefix(unit)) + [UInt8](repeating: 0, count: 1_000)
+        var raw = Array(kv.prefix(unit)) + Array(BlockRecordTests.noise.prefix(unit))
+        raw += [UInt8](repeating: 0, count: 1_000)
         let record = RecordSample.encode(raw, geometry: RecordSample.opaque(.bf16))
         #expect([232, 248, 264].map { record[$0] } == [3, 0, 1])
         #expect(record[128 + 7] == 2 | 8 && record[128 + 5] == 3)

@@ -76,7 +76,8 @@ enum KVSample {
                 keyHeads: heads,
                 headDimension: dimension
             )
-            return raw.count == geometry.rawByteCount ? Real(name: block.file, geometry: geometry, raw: [UInt8](raw)) : nil
+            guard raw.count == geometry.rawByteCount else { return nil }
+            return Real(name: block.file, geometry: geometry, raw: [UInt8](raw))
         }
     }()
 
