@@ -91,18 +91,28 @@ struct RecoverySession {
         space.prefix(tokens: (0..<Recovery.chainLength).map { UInt32(chain * Recovery.chainLength + $0) })
     }
 
-    /// Stores chains; every block is different and cannot be compressed.
-    static func store(_ store: BlockStore, _ space: Namespace, chains: Range<Int>) {
+    /// Stores chains; every block is different and cannot be compressed. False when blocks got no place even after a
+    /// while: while metadata grows, a store may answer "not now".
+    @discardableResult
+    static func store(_ store: BlockStore, _ space: Namespace, chains: Range<Int>) -> Bool {
         for chain in chains {
-            var random = Random(seed: UInt64(chain) + 1)
-            store.store(prefix(space, chain: chain)) { _, bytes in
-                bytes.withUnsafeMutableBytes { target in
-                    for offset in stride(from: 0, to: target.count & ~7, by: 8) {
-                        target.storeBytes(of: random.next(), toByteOffset: offset, as: UInt64.self)
+            let prefix = prefix(space, chain: chain)
+            var tries = 0
+            while store.match(prefix).count < Recovery.chainLength {
+                if tries > 0 { _ = store.flush() as FlushResult }
+                if tries > 100 { return false }
+                tries += 1
+                store.store(prefix) { block, bytes in
+                    var random = Random(seed: UInt64(chain * Recovery.chainLength + block) + 1)
+                    bytes.withUnsafeMutableBytes { target in
+                        for offset in stride(from: 0, to: target.count & ~7, by: 8) {
+                            target.storeBytes(of: random.next(), toByteOffset: offset, as: UInt64.self)
+                        }
                     }
                 }
             }
         }
+        return true
     }
 
     var chains: Int { blocks / Recovery.chainLength }
@@ -113,7 +123,9 @@ struct RecoverySession {
         // A piece at a time, far less than the buffer for writing, or memory would evict faster than the disk takes.
         let piece = max(1, store.configuration.memoryCapacityBytes / 32 / (blockBytes * Recovery.chainLength))
         for start in stride(from: 0, to: chains, by: piece) {
-            Self.store(store, space, chains: start..<min(chains, start + piece))
+            guard Self.store(store, space, chains: start..<min(chains, start + piece)) else {
+                throw BenchError("the store has no room for \(blocks) blocks: \(store.statistics.diskProblem ?? "")")
+            }
             let flushed = store.flush() as FlushResult
             guard flushed.refusedBlocks == 0 else { throw BenchError("blocks were refused: \(flushed.reason ?? "")") }
         }
