@@ -8,10 +8,10 @@ struct Recovery: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Reopening a store with many blocks, after close and after kill -9.",
         discussion: """
-            A store is filled with small blocks and closed. Each round then measures two reopenings, until every block can
-            be found again: after an orderly close, and after a child process that had the store open, had flushed a
-            hundredth of the blocks anew and was storing more, was killed with SIGKILL. The page cache is dropped for the
-            store's files before each (posix_fadvise). While the index loads, another thread asks for blocks all the time;
+            A store is filled with small blocks and closed. Each round then measures two reopenings, until every block can \
+            be found again: after an orderly close, and after a child process that had the store open, had flushed a \
+            hundredth of the blocks anew and was storing more, was killed with SIGKILL. The page cache is dropped for the \
+            store's files before each (posix_fadvise). While the index loads, another thread asks for blocks all the time; \
             how many of its calls were answered and how long the slowest took is printed.
 
             Both comparisons are seconds per million blocks. Use --blocks 1000000 for the real thing (4 GiB on disk).
@@ -196,6 +196,7 @@ struct RecoveryChild: ParsableCommand {
 
     /// Stores a hundredth of the blocks anew, flushes, says so, and goes on storing until somebody ends it.
     func run() throws {
+        let parent = getppid()
         let session = RecoverySession(directory: directory, blocks: blocks, blockBytes: blockBytes)
         let (store, space) = try session.open()
         try store.requireDisk()
@@ -211,8 +212,8 @@ struct RecoveryChild: ParsableCommand {
             RecoverySession.store(store, space, chains: next..<next + 1)
             next += 1
         }
-        // Enough was stored; the parent will not be long.
-        while true { sleep(1) }
+        // Enough was stored; the parent will not be long. If it is gone, nobody will ever end this process.
+        while getppid() == parent { sleep(1) }
     }
 
     static func runAndKill(_ session: RecoverySession, round: Int) throws {
