@@ -7,20 +7,20 @@ struct Disk: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Spill and cold read against raw O_DIRECT I/O and plain rocksdb_put.",
         discussion: """
-            WRITE. Blocks are stored into a memory tier that is full of blocks which are not on disk yet, so each block
-            pushes an older one out to disk: raw bytes that reached the disk per second of wall time, with the copying into
-            memory, hashing, writing, syncing (kvstore syncs every segment) and indexing in it. The caller waits only while
-            the buffer for writing is full. 'flush' is the same without the copying: everything is in memory already.
-            Reference: one thread, O_DIRECT, one block a request into a new file, fdatasync at the end. rocksdb_put: the
+            WRITE. Blocks are stored into a memory tier that is full of blocks which are not on disk yet, so each block \
+            pushes an older one out to disk: raw bytes that reached the disk per second of wall time, with the copying into \
+            memory, hashing, writing, syncing (kvstore syncs every segment) and indexing in it. The caller waits only while \
+            the buffer for writing is full. 'flush' is the same without the copying: everything is in memory already. \
+            Reference: one thread, O_DIRECT, one block a request into a new file, fdatasync at the end. rocksdb_put: the \
             same values into a new database without WAL and compression, flush at the end; the same with BlobDB.
 
-            READ. Runs of 16 blocks of one prefix, read with acquire after a restart; before each round the page cache is
-            dropped for every file of the store (posix_fadvise) and for none is anything left, or a note says how much.
-            Every byte is verified and copied into the memory tier, as always. Reference: O_DIRECT reads of one block a
-            request, with as many threads as the store has for a read (its reader threads and the caller), which read one
+            READ. Runs of 16 blocks of one prefix, read with acquire after a restart; before each round the page cache is \
+            dropped for every file of the store (posix_fadvise) and for none is anything left, or a note says how much. \
+            Every byte is verified and copied into the memory tier, as always. Reference: O_DIRECT reads of one block a \
+            request, with as many threads as the store has for a read (its reader threads and the caller), which read one \
             run together and then the next; 'streamed' is the same where no thread ever waits for another.
 
-            Both are done with incompressible bytes (element type opaque: the store tries LZ4 and finds nothing) and with
+            Both are done with incompressible bytes (element type opaque: the store tries LZ4 and finds nothing) and with \
             bf16 elements whose exponents are as in real KV. Rates are raw bytes per second in both cases.
             """
     )

@@ -7,8 +7,8 @@ struct Lookup: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Hash and look up 8192 blocks of 16 tokens, against 8192 chained SHA-256 calls.",
         discussion: """
-            A prompt of 131,072 tokens whose blocks are all in memory. Ours: make the keys and match them. The reference:
-            as many SHA-256 calls over as many bytes, each fed with the digest before it. lookupVsBareHash is what finding
+            A prompt of 131,072 tokens whose blocks are all in memory. Ours: make the keys and match them. The reference: \
+            as many SHA-256 calls over as many bytes, each fed with the digest before it. lookupVsBareHash is what finding \
             the blocks costs on top of naming them.
             """
     )

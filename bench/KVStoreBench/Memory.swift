@@ -6,11 +6,11 @@ struct Memory: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Match, lease and release 64 blocks in memory; memory beside the payload.",
         discussion: """
-            The hit: match, acquire and release of a prefix of 64 blocks of 64 KiB, keys given, against a memcpy of the
+            The hit: match, acquire and release of a prefix of 64 blocks of 64 KiB, keys given, against a memcpy of the \
             same 4 MiB, which is what a cache without leases would do on top.
 
-            The overhead: a store is filled until it evicts. What it takes (by its own account, and by what the process
-            grew, the larger of both) beyond the bytes of the blocks it then holds, as a share of its cap. With a disk tier
+            The overhead: a store is filled until it evicts. What it takes (by its own account, and by what the process \
+            grew, the larger of both) beyond the bytes of the blocks it then holds, as a share of its cap. With a disk tier \
             the buffer for writing is part of it.
             """
     )

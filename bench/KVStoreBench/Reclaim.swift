@@ -8,13 +8,13 @@ struct Reclaim: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Write amplification and promote latency while a full disk tier is overwritten.",
         discussion: """
-            One thread stores chains of 8 blocks at a fixed rate; another promotes chains that are only on disk, picked at
-            random among those that fit under half of the cap, at a rate of its own. BEFORE: until the cap is nearly
-            reached, so nothing has to go. DURING: the same load until the cap has been written several times over, so
+            One thread stores chains of 8 blocks at a fixed rate; another promotes chains that are only on disk, picked at \
+            random among those that fit under half of the cap, at a rate of its own. BEFORE: until the cap is nearly \
+            reached, so nothing has to go. DURING: the same load until the cap has been written several times over, so \
             that every new segment replaces an old one and what is wanted is carried over.
 
-            writeAmplification is record bytes written per new record byte, DURING only. promoteP99DuringReclaimVsBefore
-            compares the 99th percentile of 'acquire' of a chain that has to be read. Every round starts with a new store.
+            writeAmplification is record bytes written per new record byte, DURING only. promoteP99DuringReclaimVsBefore \
+            compares the 99th percentile of 'acquire' of a chain that has to be read. Every round starts with a new store. \
             Files are in the page cache in both halves: this is about what reclaim adds, not about the disk.
             """
     )

@@ -8,10 +8,10 @@ struct Recovery: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Reopening a store with many blocks, after close and after kill -9.",
         discussion: """
-            A store is filled with small blocks and closed. Each round then measures two reopenings, until every block can
-            be found again: after an orderly close, and after a child process that had the store open, had flushed a
-            hundredth of the blocks anew and was storing more, was killed with SIGKILL. The page cache is dropped for the
-            store's files before each (posix_fadvise). While the index loads, another thread asks for blocks all the time;
+            A store is filled with small blocks and closed. Each round then measures two reopenings, until every block can \
+            be found again: after an orderly close, and after a child process that had the store open, had flushed a \
+            hundredth of the blocks anew and was storing more, was killed with SIGKILL. The page cache is dropped for the \
+            store's files before each (posix_fadvise). While the index loads, another thread asks for blocks all the time; \
             how many of its calls were answered and how long the slowest took is printed.
 
             Both comparisons are seconds per million blocks. Use --blocks 1000000 for the real thing (4 GiB on disk).
@@ -91,18 +91,28 @@ struct RecoverySession {
         space.prefix(tokens: (0..<Recovery.chainLength).map { UInt32(chain * Recovery.chainLength + $0) })
     }
 
-    /// Stores chains; every block is different and cannot be compressed.
-    static func store(_ store: BlockStore, _ space: Namespace, chains: Range<Int>) {
+    /// Stores chains; every block is different and cannot be compressed. False when blocks got no place even after a
+    /// while: while metadata grows, a store may answer "not now".
+    @discardableResult
+    static func store(_ store: BlockStore, _ space: Namespace, chains: Range<Int>) -> Bool {
         for chain in chains {
-            var random = Random(seed: UInt64(chain) + 1)
-            store.store(prefix(space, chain: chain)) { _, bytes in
-                bytes.withUnsafeMutableBytes { target in
-                    for offset in stride(from: 0, to: target.count & ~7, by: 8) {
-                        target.storeBytes(of: random.next(), toByteOffset: offset, as: UInt64.self)
+            let prefix = prefix(space, chain: chain)
+            var tries = 0
+            while store.match(prefix).count < Recovery.chainLength {
+                if tries > 0 { _ = store.flush() as FlushResult }
+                if tries > 100 { return false }
+                tries += 1
+                store.store(prefix) { block, bytes in
+                    var random = Random(seed: UInt64(chain * Recovery.chainLength + block) + 1)
+                    bytes.withUnsafeMutableBytes { target in
+                        for offset in stride(from: 0, to: target.count & ~7, by: 8) {
+                            target.storeBytes(of: random.next(), toByteOffset: offset, as: UInt64.self)
+                        }
                     }
                 }
             }
         }
+        return true
     }
 
     var chains: Int { blocks / Recovery.chainLength }
@@ -113,7 +123,9 @@ struct RecoverySession {
         // A piece at a time, far less than the buffer for writing, or memory would evict faster than the disk takes.
         let piece = max(1, store.configuration.memoryCapacityBytes / 32 / (blockBytes * Recovery.chainLength))
         for start in stride(from: 0, to: chains, by: piece) {
-            Self.store(store, space, chains: start..<min(chains, start + piece))
+            guard Self.store(store, space, chains: start..<min(chains, start + piece)) else {
+                throw BenchError("the store has no room for \(blocks) blocks: \(store.statistics.diskProblem ?? "")")
+            }
             let flushed = store.flush() as FlushResult
             guard flushed.refusedBlocks == 0 else { throw BenchError("blocks were refused: \(flushed.reason ?? "")") }
         }
@@ -184,6 +196,7 @@ struct RecoveryChild: ParsableCommand {
 
     /// Stores a hundredth of the blocks anew, flushes, says so, and goes on storing until somebody ends it.
     func run() throws {
+        let parent = getppid()
         let session = RecoverySession(directory: directory, blocks: blocks, blockBytes: blockBytes)
         let (store, space) = try session.open()
         try store.requireDisk()
@@ -199,8 +212,8 @@ struct RecoveryChild: ParsableCommand {
             RecoverySession.store(store, space, chains: next..<next + 1)
             next += 1
         }
-        // Enough was stored; the parent will not be long.
-        while true { sleep(1) }
+        // Enough was stored; the parent will not be long. If it is gone, nobody will ever end this process.
+        while getppid() == parent { sleep(1) }
     }
 
     static func runAndKill(_ session: RecoverySession, round: Int) throws {
