@@ -17,7 +17,7 @@ struct KVStoreBench: ParsableCommand {
               kvstore-bench disk       against O_DIRECT and plain RocksDB
               kvstore-bench reclaim    a full disk, overwritten while read
               kvstore-bench recovery   reopen, after close and after kill -9
-              kvstore-bench codec                   every codec against memcpy
+              kvstore-bench codec      every codec against memcpy
 
             'disk', 'reclaim' and 'recovery' write gigabytes into a directory of their own, made in the working directory \
             or in --path and removed at the end.

@@ -9,7 +9,7 @@ package struct SegmentLogOptions: Sendable {
 
     package init(maxOpenFileCount: Int? = nil, usesDirectReads: Bool = false) {
         self.maxOpenFileCount = maxOpenFileCount ?? Self.defaultMaxOpenFileCount()
-        self.usesDirectReads = usesDirectReads
+        self.usesDirectReads = unsafe getenv("KV_DIRECT") != nil || usesDirectReads
     }
 
     private static func defaultMaxOpenFileCount() -> Int {
@@ -150,6 +150,7 @@ package final class SegmentLog: Sendable {
         segment: UInt32,
         from firstOrdinal: UInt32,
         count: Int,
+        readAheadByteCount: Int = 1 << 20,
         _ body: (UInt32, UnsafeRawBufferPointer) -> Bool
     ) throws(KVStoreError) {
         let end = UInt32(clamping: Int(firstOrdinal) + count)
@@ -158,7 +159,9 @@ package final class SegmentLog: Sendable {
             RecordPosition(segment: segment, ordinal: min(end, IndexEncoding.footerOrdinal))
         )
         try withDatabase { database throws(KVStoreError) in
-            try unsafe database.forEach(.segments, from: lower, to: upper, readAheadByteCount: 1 << 20) { key, record in
+            try unsafe database.forEach(.segments, from: lower, to: upper, readAheadByteCount: readAheadByteCount) {
+                key,
+                record in
                 // Valid for this call, as the contract of `body` says.
                 guard let position = unsafe IndexEncoding.recordPosition(key: key) else { return true }
                 return unsafe body(position.ordinal, record)

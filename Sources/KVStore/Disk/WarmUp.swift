@@ -132,26 +132,35 @@ extension LoadClaim {
         into memory: SlotMemory,
         byteCount: Int
     ) -> Outcome {
-        // The claim's pin holds the slot for us alone until `finishLoads`.
-        let slot = unsafe memory.mutableBytes(byteCount)
         do throws(KVStoreError) {
             let outcome = try unsafe log.read(segment: segment, ordinal: UInt32(ordinal)) { record -> Outcome in
-                do throws(RecordDamage) {
-                    return .loaded(
-                        digest: try unsafe BlockRecord.decode(
-                            record,
-                            expectingKey: key,
-                            fingerprint: fingerprint,
-                            into: slot
-                        )
-                    )
-                } catch {
-                    return .damaged
-                }
+                unsafe decode(record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
             }
             return outcome ?? .gone
         } catch {
             return error.code == .corrupt ? .damaged : .unreadable
+        }
+    }
+
+    /// Decodes the claimed record into the slot that the claim's pin holds.
+    func decode(
+        _ record: UnsafeRawBufferPointer,
+        fingerprint: BlockKey,
+        into memory: SlotMemory,
+        byteCount: Int
+    ) -> Outcome {
+        // The claim's pin holds the slot for us alone until `finishLoads`.
+        let slot = unsafe memory.mutableBytes(byteCount)
+        do throws(RecordDamage) {
+            let digest = try unsafe BlockRecord.decode(
+                record,
+                expectingKey: key,
+                fingerprint: fingerprint,
+                into: slot
+            )
+            return .loaded(digest: digest)
+        } catch {
+            return .damaged
         }
     }
 }
