@@ -4,8 +4,8 @@
 /// A codec that does not fit the element type, such as nib4 for fp16, is taken as ``automatic`` there.
 public enum CodecChoice: String, Sendable, Hashable, CaseIterable {
     /// What suits the element type, and, where it matters, the measured speed of the disk: ``int8`` if the namespace
-    /// allows it; bf16 ``nib4``, or ``nib4h`` on a disk of at most 2 GB/s; fp16 and fp8 ``raw``, or ``hsplit`` on a disk of
-    /// at most 1 GB/s; opaque bytes and 8-bit integers ``lz4``; fp32 ``raw``.
+    /// allows it; bf16 ``nib4``, or ``nib4h`` where segments are written at 300 MB/s or less; fp16 and fp8 ``raw``, or ``hsplit``
+    /// at 150 MB/s or less; opaque bytes and 8-bit integers ``lz4``; fp32 ``raw``.
     case automatic
     /// Everything as it is.
     case raw
@@ -35,10 +35,11 @@ package struct WriteConditions: Hashable, Sendable {
         self.isBacklogged = isBacklogged
     }
 
-    /// Where Huffman codes over bf16 pay: they keep up with such a disk on one core when reading.
-    static let nib4hBytesPerSecond = 2e9
+    /// Where Huffman codes over bf16 pay. The speed is that of segment files, and RocksDB writes them at some 800 MB/s a
+    /// core however fast the disk is; at 2 GB/s, where a core could decode them, they made spilling slower than raw.
+    static let nib4hBytesPerSecond = 300e6
     /// The same for fp16 and fp8, where there is less to gain.
-    static let hsplitBytesPerSecond = 1e9
+    static let hsplitBytesPerSecond = 150e6
 
     fileprivate func allowsHuffman(upTo limit: Double) -> Bool {
         guard let diskBytesPerSecond, !isBacklogged else { return false }

@@ -20,6 +20,21 @@ enum DiskFiles {
         }
     }
 
+    /// Whether a file can be opened for reads around the page cache; tmpfs and some network file systems refuse.
+    static func canOpenDirectly(_ path: String) -> Bool {
+        let descriptor = unsafe Glibc.open(path, O_RDONLY | O_CLOEXEC | openDirect)
+        guard descriptor >= 0 else { return false }
+        close(descriptor)
+        return true
+    }
+
+    /// `O_DIRECT`, which Glibc's module leaves out.
+    #if arch(arm64)
+        private static let openDirect: Int32 = 0o200000
+    #else
+        private static let openDirect: Int32 = 0o40000
+    #endif
+
     /// The entries of a directory except `.` and `..`, or nil when there is no such directory.
     static func list(_ path: String) throws(KVStoreError) -> [String]? {
         // The stream and its entries are only touched between opendir and closedir.

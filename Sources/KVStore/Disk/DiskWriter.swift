@@ -10,6 +10,8 @@ final class DiskWriter {
     private var configuration: DiskConfiguration { tier.configuration }
     private var log: SegmentLog?
     private let staging: RecordBuffer
+    /// One thread that codes ahead of this one.
+    private let encoder = ReaderPool(threadCount: 1, name: "kvstore-encode")
     private var pauseSeconds = 0.5
     private var retryNanoseconds: UInt64?
     private var lastPartialSeal: UInt64 = 0
@@ -237,14 +239,26 @@ final class DiskWriter {
             isBacklogged: core.with { $0.disk.queuedBytes } >= 2 * tier.segmentBytes
         )
         var reclaims: [StoreCore.ReclaimPlan] = []
+        let firstSequence = nextSequence
+        nextSequence += UInt64(batch.count)
+        let ahead = encodeAhead(batch, firstSequence: firstSequence)
         do throws(KVStoreError) {
             reclaims = try planReclaims(for: batchBytes)
             var written: [SpillItem] = []
             var stored: [Int] = []
-            for item in reclaims.flatMap(\.carried) + batch {
+            for item in reclaims.flatMap(\.carried) {
                 // See `StoreCore.batchLimit`; what is not carried over goes with its old segment.
-                if case .segment = item.source, written.count >= 3 << 14 { continue }
-                guard let byteCount = try append(item, to: writer) else { continue }
+                guard written.count < 3 << 14, let byteCount = try carry(item, to: writer) else { continue }
+                written.append(item)
+                stored.append(byteCount)
+            }
+            for (number, item) in batch.enumerated() {
+                let row = makeRow(item, sequence: firstSequence + UInt64(number))
+                // The record is lent for the length of the closure.
+                let byteCount = try unsafe ahead.withRecord(number) { record throws(KVStoreError) -> Int in
+                    try unsafe writer.append(row, record: record)
+                    return record.count
+                }
                 written.append(item)
                 stored.append(byteCount)
             }
@@ -260,6 +274,7 @@ final class DiskWriter {
                 )
             }
         } catch {
+            ahead.cancel()
             core.with { $0.failSpill(batch) }
             throw error
         }
@@ -293,58 +308,46 @@ final class DiskWriter {
         return plans
     }
 
-    /// Appends one record; nil when a record to carry over cannot be read (its blocks are dropped with the old segment).
-    private func append(_ item: SpillItem, to writer: SegmentWriter) throws(KVStoreError) -> Int? {
-        let row = IndexRow(
+    private func makeRow(_ item: SpillItem, sequence: UInt64) -> IndexRow {
+        IndexRow(
             key: item.key,
             parent: item.parentKey,
             fingerprint: item.fingerprint,
             tenant: item.tenant,
             rawByteCount: UInt32(item.rawByteCount),
             uses: UInt32(item.uses),
-            sequence: nextSequence
+            sequence: sequence
         )
+    }
+
+    /// Starts coding a batch on the encoder's thread.
+    private func encodeAhead(_ batch: [SpillItem], firstSequence: UInt64) -> EncodeAhead {
+        let jobs = batch.enumerated().compactMap { number, item -> EncodeAhead.Job? in
+            guard case .memory(_, let digest) = item.source else { return nil }
+            return EncodeAhead.Job(item: item, digest: digest, sequence: firstSequence + UInt64(number))
+        }
+        let ahead = EncodeAhead(jobs, codec: configuration.codec, conditions: conditions, staging: staging)
+        encoder.submit { ahead.run() }
+        return ahead
+    }
+
+    /// Appends a record to be carried over; nil when it cannot be read (its block is dropped with the old segment).
+    private func carry(_ item: SpillItem, to writer: SegmentWriter) throws(KVStoreError) -> Int? {
+        guard case .segment(let segment, let ordinal) = item.source else { return nil }
+        let row = makeRow(item, sequence: nextSequence)
         nextSequence += 1
-        switch item.source {
-        case .memory(_, let digest):
-            let identity = RecordIdentity(
-                key: item.key,
-                parent: item.parentKey,
-                fingerprint: item.fingerprint,
-                sequence: row.sequence
-            )
-            // A block is only queued once its namespace is open and its geometry known (`canQueue`).
-            // The item's pin keeps the slot; the staging buffer belongs to this thread.
-            let byteCount = unsafe BlockRecord.encode(
-                identity,
-                geometry: item.geometry!,
-                codec: configuration.codec,
-                conditions: conditions,
-                raw: item.memory!.bytes(item.rawByteCount),
-                rawDigest: digest,
-                into: staging.bytes
-            )
-            try unsafe writer.append(
-                row,
-                record: UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(staging.bytes)[..<byteCount])
-            )
-            return byteCount
-        case .segment(let segment, let ordinal):
-            let origin = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
-            do throws(KVStoreError) {
-                // The record is lent for the length of the closure.
-                return try unsafe log?.read(segment: segment, ordinal: UInt32(ordinal)) {
-                    record throws(KVStoreError) -> Int in
-                    try unsafe writer.append(row, record: record, carriedFrom: origin)
-                    return record.count
-                }
-            } catch {
-                if error.code == .corrupt {
-                    core.with { $0.counters.corruptBlocks += 1 }
-                    return nil
-                }
-                throw error
+        let origin = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
+        do throws(KVStoreError) {
+            // The record is lent for the length of the closure.
+            return try unsafe log?.read(segment: segment, ordinal: UInt32(ordinal)) {
+                record throws(KVStoreError) -> Int in
+                try unsafe writer.append(row, record: record, carriedFrom: origin)
+                return record.count
             }
+        } catch {
+            guard error.code == .corrupt else { throw error }
+            core.with { $0.counters.corruptBlocks += 1 }
+            return nil
         }
     }
 
@@ -405,6 +408,7 @@ final class DiskWriter {
             tier.setLog(nil)
             log.close()
         }
+        encoder.stop()
         tier.setState(.stopped)
         answerWaiters(reason: "the store is closed")
     }

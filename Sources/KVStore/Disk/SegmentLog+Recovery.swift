@@ -130,7 +130,7 @@ struct SegmentLogOpening {
     private func makeDatabase(create: Bool) throws(KVStoreError) -> RocksDatabase {
         let rocksOptions = RocksDatabaseOptions(
             maxOpenFileCount: options.maxOpenFileCount,
-            usesDirectReads: options.usesDirectReads
+            usesDirectReads: options.usesDirectReads ?? false
         )
         return try RocksDatabase(path: directory.databasePath, options: rocksOptions, create: create)
     }

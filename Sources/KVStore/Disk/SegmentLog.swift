@@ -4,12 +4,14 @@ import Synchronization
 package struct SegmentLogOptions: Sendable {
     /// How many files RocksDB may keep open; by default half of what the process may have, at most 4096.
     package var maxOpenFileCount: Int
-    /// Reads around the page cache. Not every file system can.
-    package var usesDirectReads: Bool
+    /// Reads around the page cache, which holds nothing that the memory tier does not hold better; nil: where the file
+    /// system can. Measured on cold runs of 1 MiB blocks: two thirds of the speed of the raw disk instead of less than
+    /// half, for half of the processor's time.
+    package var usesDirectReads: Bool?
 
-    package init(maxOpenFileCount: Int? = nil, usesDirectReads: Bool = false) {
+    package init(maxOpenFileCount: Int? = nil, usesDirectReads: Bool? = nil) {
         self.maxOpenFileCount = maxOpenFileCount ?? Self.defaultMaxOpenFileCount()
-        self.usesDirectReads = unsafe getenv("KV_DIRECT") != nil || usesDirectReads
+        self.usesDirectReads = usesDirectReads
     }
 
     private static func defaultMaxOpenFileCount() -> Int {
@@ -68,6 +70,8 @@ package final class SegmentLog: Sendable {
     /// Opens the directory, making it if there is none and repairing what is in it if need be.
     package init(directory path: String, options: SegmentLogOptions = SegmentLogOptions()) throws(KVStoreError) {
         directory = try StoreDirectory(path: path)
+        var options = options
+        options.usesDirectReads = options.usesDirectReads ?? directory.allowsDirectReads
         let opened = try SegmentLogOpening.run(in: directory, options: options)
         database = opened.database
         recovery = opened.report

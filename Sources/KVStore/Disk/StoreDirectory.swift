@@ -57,6 +57,9 @@ final class StoreDirectory: Sendable {
 
     deinit { release() }
 
+    /// Whether files here can be read around the page cache.
+    var allowsDirectReads: Bool { DiskFiles.canOpenDirectly(path + "/FORMAT") }
+
     /// Lets others take the directory. Idempotent.
     func release() {
         lockDescriptor.withLock { descriptor in

@@ -110,7 +110,7 @@ final class DiskThread: @unchecked Sendable {
     }
 }
 
-/// A fixed number of threads and a queue of jobs for them.
+/// A fixed number of threads and a queue of jobs for them. Names longer than 15 bytes are cut by the kernel.
 final class ReaderPool: Sendable {
     private struct State {
         var jobs: [@Sendable () -> Void] = []
@@ -119,10 +119,10 @@ final class ReaderPool: Sendable {
     private let state = Monitor(State())
     private let threads: [DiskThread]
 
-    init(threadCount: Int) {
+    init(threadCount: Int, name: String = "kvstore-read") {
         let state = self.state
         threads = (0..<threadCount).map { number in
-            DiskThread(name: "kvstore-read-\(number)") {
+            DiskThread(name: "\(name)-\(number)") {
                 while let job = Self.nextJob(state) { job() }
             }
         }
