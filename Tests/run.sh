@@ -2,7 +2,7 @@
 # All tests. --full runs the large counts of the crash, damage and model tests and writes their table.
 #
 # Tests are built optimised: the model tests run thousands of seeds and the crash tests need real load. Preconditions
-# stay on in that build.
+# stay on in that build. KVSTORE_BUILD_PATH names another build folder than .build-tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ done
 
 bash examples/install-packages.sh
 export SWIFT_BACKTRACE=enable=no
-flags=(-c release -Xswiftc -enable-testing --scratch-path .build-tests)
+flags=(-c release -Xswiftc -enable-testing --scratch-path "${KVSTORE_BUILD_PATH:-.build-tests}")
 swift build "${flags[@]}" --build-tests
 
 if ! $full; then

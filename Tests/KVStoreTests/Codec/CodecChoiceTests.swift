@@ -4,14 +4,14 @@ import Testing
 
 @Suite("The choice of a codec")
 struct CodecChoiceTests {
-    private static let slow = WriteConditions(diskBytesPerSecond: 0.9e9)
-    private static let middling = WriteConditions(diskBytesPerSecond: 1.9e9)
+    private static let slow = WriteConditions(diskBytesPerSecond: 140e6)
+    private static let middling = WriteConditions(diskBytesPerSecond: 290e6)
     private static let fast = WriteConditions(diskBytesPerSecond: 3e9)
     private static let unknown = WriteConditions()
 
     struct Row: Sendable {
         var type: ElementType
-        /// On a disk of unknown speed, of 3, 1.9 and 0.9 GB/s, and of 0.9 GB/s with a backlog.
+        /// On a disk of unknown speed, of 3000, 290 and 140 MB/s, and of 140 MB/s with a backlog.
         var expected: [UnitCodec]
     }
 
