@@ -5,7 +5,8 @@ internal import Synchronization
 ///
 /// Decisions are the core's (`StoreCore+Disk`); this class moves bytes. One writer thread does everything that changes
 /// the log, so nothing there needs a second thought about order; readers are many. How often a block's bytes are
-/// copied: memory to record buffer to RocksDB's writer on the way down; RocksDB's block to slot on the way up.
+/// copied: see `EncodeAhead` for the way down, after which RocksDB's writer copies it twice more (into a block, into the
+/// file's buffer) before the kernel does; see `ReadRun` for the way up. What crosses to the kernel is counted in a test.
 final class DiskTier: Sendable {
     let configuration: DiskConfiguration
     let core: CoreLock
@@ -133,7 +134,7 @@ final class DiskTier: Sendable {
         pendingRemovals.withLock { $0.append(contentsOf: identities) }
         _ = work.wait(untilNanoseconds: nil) { $0.state == .opening ? nil : true }
         if let log = currentLog { return writePendingRemovals(log) }
-        report(.warning, "a removal is not on disk yet, for the disk tier is not open; a crash now may bring blocks back")
+        report(.warning, "a removal is not on disk yet: the disk tier is not open; a crash now may bring blocks back")
     }
 
     func writePendingRemovals(_ log: SegmentLog) {

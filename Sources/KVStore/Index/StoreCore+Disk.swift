@@ -158,17 +158,7 @@ extension StoreCore {
 
     /// Takes the disk copies of a block and of all its descendants away: blocks in memory stay there, others go.
     mutating func dropDiskCopies(_ root: EntryID) {
-        var order: [EntryID] = []
-        var stack = [root]
-        while let id = stack.popLast() {
-            order.append(id)
-            var child = entries[id].firstChild
-            while child != .none {
-                stack.append(child)
-                child = entries[child].nextSibling
-            }
-        }
-        for id in order.reversed() where entries[id].isInDiskTier {
+        for id in subtree(of: root).reversed() where entries[id].isInDiskTier {
             counters.diskEvictedBlocks += 1
             let residence = entries[id].residence
             if residence == .resident || residence == .reserved {

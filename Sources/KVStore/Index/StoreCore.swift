@@ -205,7 +205,7 @@ struct StoreCore: ~Copyable {
     }
 
     /// A block and everything that builds on it, parents first.
-    private func subtree(of root: EntryID) -> [EntryID] {
+    func subtree(of root: EntryID) -> [EntryID] {
         var order: [EntryID] = []
         var stack = [root]
         while let id = stack.popLast() {
