@@ -92,7 +92,8 @@ package enum BlockRecord {
 
     /// Decodes a record into `slot` if it is the block that the caller wants.
     ///
-    /// Identity and lengths are checked before the first byte is written, the digest of the block after the last. When it throws, `slot` holds anything and must not be published.
+    /// Identity, lengths and the digest of the stored bytes are checked before the first byte is written, the digest of
+    /// the block after the last. When it throws, `slot` holds anything and must not be published.
     ///
     /// - Returns: XXH3 of the block's bytes.
     package static func decode(
@@ -107,7 +108,7 @@ package enum BlockRecord {
         guard slot.count == header.rawByteCount else { throw .lengthMismatch }
         // Safe: `parts` found a whole frame after the prefix.
         let frame = unsafe UnsafeRawBufferPointer(rebasing: record[prefixByteCount...])
-        _ = try unsafe Frame.checkUnits(frame, header: header)
+        _ = try unsafe Frame.check(frame, header: header)
         try unsafe Frame.decode(frame, header: header, into: slot)
         return header.rawDigest
     }

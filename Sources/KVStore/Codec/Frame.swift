@@ -90,14 +90,6 @@ enum Frame {
         // Safe: the header was made of these bytes, so its lengths add up to `frame.count`.
         let stored = unsafe UnsafeRawBufferPointer(rebasing: frame[FrameHeader.byteCount...])
         guard unsafe XXH3.digest(stored) == header.storedDigest else { throw .storedDigest }
-        return try unsafe checkUnits(frame, header: header)
-    }
-
-    /// Checks every row of the unit table. Enough for who decodes: `decode` bears any stored bytes, and the digest of what
-    /// comes out decides, so that hashing what goes in as well would only cost a pass over the bytes.
-    ///
-    /// - Returns: Whether all units are raw, so that the payload is the block.
-    static func checkUnits(_ frame: UnsafeRawBufferPointer, header: FrameHeader) throws(RecordDamage) -> Bool {
         var (rawSum, storedSum, allRaw, isLossy) = (0, 0, true, false)
         for index in 0..<header.unitCount {
             let entry = try unsafe UnitEntry(reading: frame, at: entryOffset(index))
@@ -114,7 +106,7 @@ enum Frame {
         return allRaw
     }
 
-    /// Decodes a frame that ``checkUnits(_:header:)`` accepted into `slot`, and checks the digest of the result.
+    /// Decodes a frame that ``check(_:header:)`` accepted into `slot`, and checks the digest of the result.
     ///
     /// When it throws, `slot` holds anything.
     static func decode(
@@ -126,7 +118,7 @@ enum Frame {
         var scratch = ScratchLoan()
         // Each unit is hashed right after it was decoded, while it is in the processor's cache.
         let stream = scratch.get().freshStream()
-        // Safe: `checkUnits` proved that the rows add up to exactly the payload and the slot.
+        // Safe: `check` proved that the rows add up to exactly the payload and the slot.
         var (rawOffset, storedOffset) = (0, payloadStart(header))
         for index in 0..<header.unitCount {
             let entry = try unsafe UnitEntry(reading: frame, at: entryOffset(index))

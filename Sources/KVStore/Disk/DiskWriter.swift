@@ -53,7 +53,7 @@ final class DiskWriter {
     private func openLog() {
         if let retryNanoseconds, monotonicNanoseconds() < retryNanoseconds { return }
         do throws(KVStoreError) {
-            let opened = try SegmentLog(directory: configuration.path)
+            let opened = try SegmentLog(directory: configuration.path, options: SegmentLogOptions(keepsRows: true))
             log = opened
             reportRecovery(opened.recovery)
             for row in tier.namespaceRows { try opened.putNamespace(row) }
@@ -63,8 +63,7 @@ final class DiskWriter {
             tier.setLog(opened)
             tier.setState(.warming)
             tier.writePendingRemovals(opened)
-            var loader = IndexLoader(core: core, log: opened)
-            loader.keepsIndex = tier.warmUp.isOn
+            var loader = IndexLoader(core: core, log: opened, keepsIndex: tier.warmUp.isOn)
             nextSequence = try loader.load(stopping: { self.isStopping }) + 1
             core.with { core in
                 core.disk.isWarming = false
@@ -79,6 +78,8 @@ final class DiskWriter {
             tier.setLog(nil)
             log?.close()
             log = nil
+            // What was loaded before the error.
+            core.with { $0.forgetDisk() }
             fail(error)
         }
     }

@@ -2,11 +2,11 @@ internal import Glibc
 
 /// Loads the index of the disk tier into the core, while the store is being used already.
 ///
-/// Rows come in no order; a block may only enter after its parent. So all rows are read first, sorted by chain, and then
-/// brought in a slice at a time under the lock. Rows whose chain to a root is broken are forgotten: nothing could ever
-/// reach them. A row whose block (or an ancestor of it) is being stored again just now waits for the commit for a moment;
-/// after that it stays on disk as it is, and the next start finds it. About a hundred bytes a row are needed while this
-/// lasts.
+/// Rows come in no order; a block may only enter after its parent. So all rows are read first, then brought in hottest
+/// first, which has parents first too, a slice at a time under the lock. Rows whose chain to a root is broken are
+/// forgotten: nothing could ever reach them. A row whose block (or an ancestor of it) is being stored again just now waits
+/// for the commit for a moment; after that it stays on disk as it is, and the next start finds it. About two hundred bytes
+/// a row are needed while this lasts.
 struct IndexLoader {
     let core: CoreLock
     let log: SegmentLog
@@ -16,46 +16,144 @@ struct IndexLoader {
     private(set) var index: LoadedIndex?
 
     /// Rows per turn under the lock: short enough for a lookup to wait for.
-    private static let sliceCount = 256
+    private static let sliceCount = 512
     /// How often, 10 ms apart, rows are tried again whose blocks are reserved.
     private static let reservedTries = 100
 
+    init(core: CoreLock, log: SegmentLog, keepsIndex: Bool = false) {
+        self.core = core
+        self.log = log
+        self.keepsIndex = keepsIndex
+    }
+
     /// Returns the highest sequence found.
     mutating func load(stopping: () -> Bool) throws(KVStoreError) -> UInt64 {
-        var rows: [IndexRow] = []
-        try log.forEachRow { row in
-            rows.append(row)
-            return true
-        }
-        let (order, orphans, recency) = Self.arrange(rows)
-        let segments = log.segments()
-        var recordCounts: [UInt32: Int] = [:]
-        for segment in segments { recordCounts[segment.id] = segment.recordCount }
-        for row in rows { recordCounts[row.segment] = max(recordCounts[row.segment] ?? 0, Int(row.ordinal) + 1) }
-        let namespaces = core.with { core -> [BlockKey: UInt16] in
-            core.removeAllSegments()
-            for segment in segments {
-                core.disk.addSegment(
-                    segment.id,
-                    recordCount: recordCounts[segment.id] ?? 0,
-                    byteCount: segment.fileByteCount
-                )
-            }
-            return Self.registerNamespaces(rows, in: &core)
-        }
-        var (refused, waiting) = bringIn(order, rows, namespaces, stopping)
+        let rows = try log.takeRows()
+        let order = ChainOrder(rows)
+        addSegments()
+        makeRoom(forEntries: order.reached.count)
+        let namespaces = registerNamespaces(rows)
+        // All taken before any that a lookup takes from now on: whatever is used while this runs is hotter.
+        let lastTick = core.with { $0.takeTicks(order.reached.count) }
+        let restoring = Restoring(rows: rows, order: order.reached, namespaces: namespaces, lastTick: lastTick)
+        var (refused, waiting) = bringIn(order.reached.indices, restoring, stopping)
+        let waitedCount = waiting.count
         for _ in 0..<Self.reservedTries where !waiting.isEmpty && !stopping() {
             usleep(10_000)
-            let again = bringIn(waiting, rows, namespaces, stopping)
+            let again = bringIn(waiting, restoring, stopping)
             refused += again.refused
             waiting = again.waiting
         }
-        sortByRecency(rows, order, recency)
+        if waiting.count < waitedCount { touchAll(restoring) }
         try rememberRemovals(refused, rows)
-        if keepsIndex { index = LoadedIndex(rows: rows, chains: order, recency: recency) }
-        let unwanted = (orphans + refused).map { rows[$0].identity }
+        if keepsIndex { index = LoadedIndex(rows: rows, chains: order.reached, recency: order.recency) }
+        let unwanted = (order.orphans + refused).map { rows[$0].identity }
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
         return rows.reduce(0) { max($0, $1.sequence) }
+    }
+
+    // MARK: Before. Each a turn of its own: together they would keep a lookup waiting.
+
+    private func addSegments() {
+        core.with { $0.disk.removeAllSegments() }
+        for segment in log.segments() {
+            core.with {
+                $0.disk.addSegment(segment.id, recordCount: segment.recordCount, byteCount: segment.fileByteCount)
+            }
+        }
+    }
+
+    private func makeRoom(forEntries count: Int) {
+        for shard in 0..<EntryTable.shardCount { core.with { $0.makeRoom(forEntries: count, shard: shard) } }
+    }
+
+    private func registerNamespaces(_ rows: [IndexRow]) -> [BlockKey: UInt16] {
+        var known: [BlockKey: UInt16] = [:]
+        var last: BlockKey?
+        // The rows of a namespace lie together.
+        for row in rows where row.fingerprint != last {
+            last = row.fingerprint
+            guard known[row.fingerprint] == nil else { continue }
+            known[row.fingerprint] = core.with { core in
+                core.registerNamespace(
+                    fingerprint: row.fingerprint,
+                    tenant: row.tenant,
+                    blockByteCount: Int(row.rawByteCount),
+                    geometry: nil
+                )
+            }
+        }
+        return known
+    }
+
+    // MARK: Bringing in
+
+    /// What to bring in.
+    private struct Restoring {
+        let rows: [IndexRow]
+        /// Numbers of rows, hottest first.
+        let order: [Int]
+        let namespaces: [BlockKey: UInt16]
+        /// The tick of the first in the order; those after it have the ticks before.
+        let lastTick: UInt32
+    }
+
+    /// Restores the rows at some places of the order. Returns the rows that have no place in the store, and the places of
+    /// those that may have one once a reservation of their block or of one before it has ended.
+    private func bringIn(
+        _ places: some RandomAccessCollection<Int>,
+        _ restoring: Restoring,
+        _ stopping: () -> Bool
+    ) -> (refused: [Int], waiting: [Int]) {
+        var (refused, waiting): ([Int], [Int]) = ([], [])
+        var blocked: Set<BlockKey> = []
+        var previous = EntryID.none
+        var rest = places[...]
+        while !rest.isEmpty, !stopping() {
+            let slice = rest.prefix(Self.sliceCount)
+            rest = rest.dropFirst(Self.sliceCount)
+            core.with { core in
+                for place in slice {
+                    let number = restoring.order[place]
+                    let row = restoring.rows[number]
+                    let tick = restoring.lastTick - UInt32(place)
+                    if let namespace = restoring.namespaces[row.fingerprint],
+                        let id = core.restore(row, namespace: namespace, tick: tick, after: previous)
+                    {
+                        previous = id
+                        continue
+                    }
+                    let entry = core.entries.find(row.key).map { core.entries[$0] }
+                    if entry?.isOnDisk == true { continue }
+                    let isRemoved = core.disk.removedWhileWarming.contains(row.key)
+                    if !isRemoved, entry?.residence == .reserved || blocked.contains(row.parent) {
+                        waiting.append(place)
+                        blocked.insert(row.key)
+                    } else {
+                        refused.append(number)
+                    }
+                }
+            }
+        }
+        return (refused, waiting)
+    }
+
+    /// Puts all loaded blocks into their order once more, coldest first: rows that had to wait came in behind all others.
+    /// This forgets what was used while the index loaded, but no chain is left with a parent colder than its child.
+    private func touchAll(_ restoring: Restoring) {
+        var rest = restoring.order[...]
+        while !rest.isEmpty {
+            let slice = rest.suffix(Self.sliceCount)
+            rest = rest.dropLast(Self.sliceCount)
+            core.with { core in
+                for number in slice.reversed() {
+                    guard let id = core.entries.find(restoring.rows[number].key), core.entries[id].isOnDisk else {
+                        continue
+                    }
+                    core.disk.touch(id, core.entries[id], tick: core.nextTick())
+                }
+            }
+        }
     }
 
     /// Rows refused because they, or what they build on, were removed while this ran: the caller of `remove` could not
@@ -69,122 +167,5 @@ struct IndexLoader {
             identities.append(rows[index].identity)
         }
         if !identities.isEmpty { try log.remove(identities, includingOpenSegments: true) }
-    }
-
-    /// Restores rows, parents first. Returns those that have no place, and those that may have one once a reservation of
-    /// their block or of one before it has ended.
-    private func bringIn(
-        _ order: [Int],
-        _ rows: [IndexRow],
-        _ namespaces: [BlockKey: UInt16],
-        _ stopping: () -> Bool
-    ) -> (refused: [Int], waiting: [Int]) {
-        var (refused, waiting): ([Int], [Int]) = ([], [])
-        var waitingKeys: Set<BlockKey> = []
-        var start = 0
-        while start < order.count, !stopping() {
-            let slice = Array(order[start..<min(order.count, start + Self.sliceCount)])
-            let (none, later) = core.with { [waitingKeys] core -> ([Int], [Int]) in
-                let tick = core.nextTick()
-                var (none, later): ([Int], [Int]) = ([], [])
-                var blocked = waitingKeys
-                for index in slice {
-                    let row = rows[index]
-                    if let namespace = namespaces[row.fingerprint], core.restore(row, namespace: namespace, tick: tick)
-                    {
-                        continue
-                    }
-                    let entry = core.entries.find(row.key).map { core.entries[$0] }
-                    if entry?.isOnDisk == true { continue }
-                    let isRemoved = core.disk.removedWhileWarming.contains(row.key)
-                    if !isRemoved, entry?.residence == .reserved || blocked.contains(row.parent) {
-                        later.append(index)
-                        blocked.insert(row.key)
-                    } else {
-                        none.append(index)
-                    }
-                }
-                return (none, later)
-            }
-            refused += none
-            waiting += later
-            for index in later { waitingKeys.insert(rows[index].key) }
-            start += slice.count
-        }
-        return (refused, waiting)
-    }
-
-    private static func registerNamespaces(_ rows: [IndexRow], in core: inout StoreCore) -> [BlockKey: UInt16] {
-        var known: [BlockKey: UInt16] = [:]
-        for row in rows where known[row.fingerprint] == nil {
-            known[row.fingerprint] = core.registerNamespace(
-                fingerprint: row.fingerprint,
-                tenant: row.tenant,
-                blockByteCount: Int(row.rawByteCount),
-                geometry: nil
-            )
-        }
-        return known
-    }
-
-    /// Parents before children; rows that no root reaches; and for every row the sequence that its recency goes by: the
-    /// highest of its own and its descendants', so that no parent is colder than a child.
-    static func arrange(_ rows: [IndexRow]) -> (order: [Int], orphans: [Int], recency: [UInt64]) {
-        var byKey: [BlockKey: Int] = [:]
-        byKey.reserveCapacity(rows.count)
-        for (index, row) in rows.enumerated() { byKey[row.key] = index }
-        var firstChild = [Int32](repeating: -1, count: rows.count)
-        var nextSibling = [Int32](repeating: -1, count: rows.count)
-        var order: [Int] = []
-        order.reserveCapacity(rows.count)
-        for (index, row) in rows.enumerated() {
-            if row.parent == row.fingerprint {
-                order.append(index)
-            } else if let parent = byKey[row.parent] {
-                nextSibling[index] = firstChild[parent]
-                firstChild[parent] = Int32(index)
-            }
-        }
-        var isReached = [Bool](repeating: false, count: rows.count)
-        var position = 0
-        while position < order.count {
-            isReached[order[position]] = true
-            var child = firstChild[order[position]]
-            while child >= 0 {
-                order.append(Int(child))
-                child = nextSibling[Int(child)]
-            }
-            position += 1
-        }
-        var recency = rows.map(\.sequence)
-        for index in order.reversed() {
-            guard rows[index].parent != rows[index].fingerprint, let parent = byKey[rows[index].parent] else {
-                continue
-            }
-            recency[parent] = max(recency[parent], recency[index])
-        }
-        let orphans = rows.indices.filter { !isReached[$0] }
-        return (order, orphans, recency)
-    }
-
-    /// Puts the loaded blocks into the order they had: coldest first, children before their parents.
-    private func sortByRecency(_ rows: [IndexRow], _ chains: [Int], _ recency: [UInt64]) {
-        // Equal recency means one chain: there the deeper block, which comes later in `chains`, is the colder.
-        let places = chains.indices.sorted {
-            let (first, second) = (recency[chains[$0]], recency[chains[$1]])
-            return first != second ? first < second : $0 > $1
-        }
-        let order = places.map { chains[$0] }
-        var start = 0
-        while start < order.count {
-            let slice = order[start..<min(order.count, start + Self.sliceCount)]
-            core.with { core in
-                for index in slice {
-                    guard let id = core.entries.find(rows[index].key), core.entries[id].isOnDisk else { continue }
-                    core.disk.touch(id, core.entries[id], tick: core.nextTick())
-                }
-            }
-            start += slice.count
-        }
     }
 }

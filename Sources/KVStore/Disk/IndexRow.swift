@@ -181,13 +181,6 @@ enum IndexEncoding {
             && key[0] == blockTag && value[0] == rowVersion
     }
 
-    /// The segment that a row names, without decoding the rest. nil as in `row`.
-    static func segment(ofRowKey key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) -> UInt32? {
-        // As in `row`.
-        guard unsafe isRow(key: key, value: value) else { return nil }
-        return unsafe UInt32(littleEndian: value.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-    }
-
     static func namespaceKey(tenant: UInt64, fingerprint: BlockKey) -> [UInt8] {
         var bytes = ByteWriter(capacity: 1 + 8 + BlockKey.byteCount)
         bytes.append(namespaceTag)

@@ -21,7 +21,7 @@ struct RowRefresh {
             rows.append(row)
             return true
         }
-        let recency = IndexLoader.arrange(rows).recency
+        let recency = ChainOrder(rows).recency
         var states = core.with { core in rows.indices.compactMap { core.rowState($0, rows[$0]) } }
         for index in states.indices { states[index].sequence = recency[states[index].row] }
         let changed = Self.outOfDate(states)

@@ -37,6 +37,9 @@ struct SegmentLogOpening {
         var nextSegment: UInt32
         var removals: RemovalsLog
         var report: RecoveryReport
+        /// All rows, if they were asked for.
+        var rows: [IndexRow]?
+        var rowScanCount: Int
     }
 
     /// Ids skipped after a repair, in which the highest id ever used may have been lost.
@@ -51,6 +54,9 @@ struct SegmentLogOpening {
     private var rebuildsAll = false
     /// Whether the index started empty, so that no row in it can be newer than one about to be written.
     private var indexIsFresh = false
+    /// What the last scan left of the index, if it is to be kept.
+    private var rows: [IndexRow] = []
+    private var rowScanCount = 0
 
     static func run(in directory: StoreDirectory, options: SegmentLogOptions) throws(KVStoreError) -> Result {
         let opened = try RemovalsLog.open(directory.removalsPath)
@@ -98,7 +104,9 @@ struct SegmentLogOpening {
             namespaces: contents.namespaces,
             nextSegment: nextSegment,
             removals: removalsLog,
-            report: report
+            report: report,
+            rows: options.keepsRows ? rows : nil,
+            rowScanCount: rowScanCount
         )
     }
 
@@ -386,27 +394,31 @@ struct SegmentLogOpening {
     }
 
     /// Drops the rows that name a segment that is not there, and those that the caller had removed. Reads the whole
-    /// index on the way, so damage of it shows here and not later.
+    /// index on the way, so damage of it shows here and not later. The rows that stay are what the index loader needs,
+    /// which takes them from here: reading them a second time was an eighth of a start.
     private mutating func dropRows(
         unlessIn segments: [UInt32: SegmentInfo],
         _ database: RocksDatabase
     ) throws(KVStoreError) {
-        let removals = removals
-        let asksRemovals = !removals.isEmpty
+        let (removals, keepsRows) = (removals, options.keepsRows)
+        var kept: [IndexRow] = []
+        if keepsRows { kept.reserveCapacity(segments.values.reduce(0) { $0 + min($1.recordCount, 1 << 16) }) }
         var lastSegment: UInt32?
         var withoutSegment = 0
         var removedAgain = 0
         var doomed: [IndexChange] = []
         var failure: KVStoreError?
+        rowScanCount += 1
         let range = IndexEncoding.blockRange()
         try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
             // Valid for the length of this closure.
-            let segment = unsafe IndexEncoding.segment(ofRowKey: key, value: value)
-            if let segment, segment == lastSegment || segments[segment] != nil {
-                lastSegment = segment
-                guard asksRemovals, let row = unsafe IndexEncoding.row(key: key, value: value),
-                    removals.covers(row.identity, at: row.position)
-                else { return true }
+            let row = unsafe IndexEncoding.row(key: key, value: value)
+            if let row, row.segment == lastSegment || segments[row.segment] != nil {
+                lastSegment = row.segment
+                guard !removals.isEmpty, removals.covers(row.identity, at: row.position) else {
+                    if keepsRows { kept.append(row) }
+                    return true
+                }
                 removedAgain += 1
             } else {
                 withoutSegment += 1
@@ -418,6 +430,7 @@ struct SegmentLogOpening {
             return failure == nil
         }
         if let failure = failure ?? Self.apply(&doomed, database) { throw failure }
+        rows = kept
         report.rowsWithoutSegment += withoutSegment
         report.rowsRemovedAgain += removedAgain
     }

@@ -19,6 +19,8 @@ struct DiskState: ~Copyable {
     var rowsToForget: [BlockIdentity] = []
     /// Live segments by id.
     private(set) var segments: [UInt32: Segment] = [:]
+    /// Records of all segments, dead ones included. Kept, because the memory they take is asked for with every new entry.
+    private(set) var recordCount = 0
     /// Committed blocks with the second of their commit, oldest first, for write-back.
     private var dirty: Deque<(id: EntryID, seconds: UInt32)> = []
     private let tracksDirty: Bool
@@ -41,8 +43,7 @@ struct DiskState: ~Copyable {
     }
 
     var metadataBytes: Int {
-        policy.metadataBytes + segments.values.reduce(0) { $0 + $1.records.count * 4 }
-            + queue.count * 4 + dirty.count * 8
+        policy.metadataBytes + recordCount * 4 + queue.count * 4 + dirty.count * 8
             + rowsToForget.capacity * MemoryLayout<BlockIdentity>.stride
     }
 
@@ -66,6 +67,8 @@ struct DiskState: ~Copyable {
     }
 
     mutating func addSegment(_ id: UInt32, recordCount: Int, byteCount: Int) {
+        removeSegment(id)
+        self.recordCount += recordCount
         segments[id] = Segment(
             records: [EntryID](repeating: .none, count: recordCount),
             liveCount: 0,
@@ -74,22 +77,41 @@ struct DiskState: ~Copyable {
         )
     }
 
+    /// Whether there is such a segment. Its list is made longer if it does not reach to the record: the count of a
+    /// segment's records is in a row of its own, which may be the one that was lost.
+    mutating func hasPlace(segment: UInt32, ordinal: UInt16) -> Bool {
+        guard let index = segments.index(forKey: segment) else { return false }
+        let missing = Int(ordinal) + 1 - segments.values[index].records.count
+        if missing > 0 {
+            segments.values[index].records.append(contentsOf: repeatElement(.none, count: missing))
+            recordCount += missing
+        }
+        return true
+    }
+
     mutating func recordLives(segment: UInt32, ordinal: UInt16, entry: EntryID) {
-        segments[segment]!.records[Int(ordinal)] = entry
-        segments[segment]!.liveCount += 1
-        segments[segment]!.tickSum += UInt64(policy.tick(of: entry))
+        // By index, here and below: each subscript by key would hash the id again.
+        let index = segments.index(forKey: segment)!
+        segments.values[index].records[Int(ordinal)] = entry
+        segments.values[index].liveCount += 1
+        segments.values[index].tickSum += UInt64(policy.tick(of: entry))
     }
 
     mutating func recordDied(segment: UInt32, ordinal: UInt16, tick: UInt32) {
-        guard segments[segment] != nil else { return }
-        segments[segment]!.records[Int(ordinal)] = .none
-        segments[segment]!.liveCount -= 1
-        segments[segment]!.tickSum -= UInt64(tick)
+        guard let index = segments.index(forKey: segment) else { return }
+        segments.values[index].records[Int(ordinal)] = .none
+        segments.values[index].liveCount -= 1
+        segments.values[index].tickSum -= UInt64(tick)
     }
 
-    mutating func removeSegment(_ id: UInt32) { segments[id] = nil }
+    mutating func removeSegment(_ id: UInt32) {
+        if let segment = segments.removeValue(forKey: id) { recordCount -= segment.records.count }
+    }
 
-    var recordCount: Int { segments.values.reduce(0) { $0 + $1.records.count } }
+    mutating func removeAllSegments() {
+        segments.removeAll()
+        recordCount = 0
+    }
 
     /// Halves every tick when the counter is about to wrap; returns the new counter.
     mutating func rescaleTicks(_ policies: [any EvictionPolicy], entries: borrowing EntryTable) -> UInt32 {

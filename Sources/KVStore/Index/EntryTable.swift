@@ -51,6 +51,7 @@ struct Entry: BitwiseCopyable {
 struct EntryTable: ~Copyable {
     private var entries: MappedArray<Entry>
     private var shards: [KeyShard]
+    private var shardByteCount = 0
     private var freeHead: EntryID = .none
     private(set) var count = 0
     let capacity: Int
@@ -62,10 +63,11 @@ struct EntryTable: ~Copyable {
         entries = try MappedArray(capacity: capacity)
         shards = []
         for _ in 0..<(1 << Self.shardBits) { shards.append(KeyShard()) }
+        shardByteCount = shards.reduce(0) { $0 + $1.byteCount }
     }
 
     /// Memory the table takes from the cap.
-    var metadataBytes: Int { entries.committedBytes + shards.reduce(0) { $0 + $1.byteCount } }
+    var metadataBytes: Int { entries.committedBytes + shardByteCount }
 
     /// Ids ever in use are below this; other tables keyed by entry grow to it.
     var highWater: Int { entries.count }
@@ -92,15 +94,35 @@ struct EntryTable: ~Copyable {
         return find(key)
     }
 
+    /// The entry of `key`, which is likely `guess` (any id, or none). O(1).
+    @inline(__always)
+    func find(_ key: BlockKey, likely guess: EntryID) -> EntryID? {
+        if guess != .none, Int(guess) < entries.count, entries[Int(guess)].key == key { return guess }
+        return find(key)
+    }
+
     /// Adds an entry under `parent` (or as a root). Nil when the metadata limit is reached.
     mutating func insert(_ key: BlockKey, parent: EntryID, namespace: UInt16) -> EntryID? {
         guard let id = takeID() else { return nil }
         entries[Int(id)] = Entry(key: key, parent: parent, namespace: namespace)
         if parent != .none { linkChild(id, to: parent) }
-        shards[Self.shard(of: key)].insert(key, id: id, entries: entries)
+        let shard = Self.shard(of: key)
+        shardByteCount += shards[shard].makeRoom(for: 1, entries: entries)
+        shards[shard].insert(key, id: id)
         count += 1
         return id
     }
+
+    /// Grows one shard at once for its part of `newCount` more entries, instead of doubling it again and again on the way:
+    /// doubling moves every key of the shard, which a lookup has to wait for. Not if that takes more than `byteLimit`.
+    mutating func reserve(shard: Int, forNewEntries newCount: Int, byteLimit: Int) {
+        // Parts differ by chance, by less than a fiftieth where it matters.
+        let part = newCount / shards.count * 51 / 50 + 16
+        guard shards[shard].byteCountWithRoom(for: part) - shards[shard].byteCount <= byteLimit else { return }
+        shardByteCount += shards[shard].makeRoom(for: part, entries: entries)
+    }
+
+    static var shardCount: Int { 1 << shardBits }
 
     /// Takes a childless entry out.
     mutating func remove(_ id: EntryID) {
@@ -171,10 +193,24 @@ private struct KeyShard {
         }
     }
 
-    mutating func insert(_ key: BlockKey, id: EntryID, entries: borrowing MappedArray<Entry>) {
-        if (used + 1) * 4 > slots.count * 3 { grow(entries: entries) }
+    mutating func insert(_ key: BlockKey, id: EntryID) {
         place(key, id)
         used += 1
+    }
+
+    func byteCountWithRoom(for newCount: Int) -> Int {
+        var size = slots.count
+        while (used + newCount) * 4 > size * 3 { size *= 2 }
+        return size * MemoryLayout<UInt32>.size
+    }
+
+    /// Returns the bytes that it grew by.
+    @inline(__always)
+    mutating func makeRoom(for newCount: Int, entries: borrowing MappedArray<Entry>) -> Int {
+        if (used + newCount) * 4 <= slots.count * 3 { return 0 }
+        let old = byteCount
+        grow(toCount: byteCountWithRoom(for: newCount) / MemoryLayout<UInt32>.size, entries: entries)
+        return byteCount - old
     }
 
     private mutating func place(_ key: BlockKey, _ id: EntryID) {
@@ -183,9 +219,9 @@ private struct KeyShard {
         slots[position] = id + 1
     }
 
-    private mutating func grow(entries: borrowing MappedArray<Entry>) {
+    private mutating func grow(toCount count: Int, entries: borrowing MappedArray<Entry>) {
         let old = slots
-        slots = [UInt32](repeating: 0, count: old.count * 2)
+        slots = [UInt32](repeating: 0, count: count)
         for slot in old where slot != 0 { place(entries[Int(slot - 1)].key, slot - 1) }
     }
 

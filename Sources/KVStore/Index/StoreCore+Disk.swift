@@ -432,30 +432,40 @@ extension StoreCore {
     // MARK: Start
 
     /// Brings one block back that was on disk when the store opened. Its parent must be in the table already.
-    /// False when the block cannot be indexed (no metadata, no parent).
-    mutating func restore(_ row: IndexRow, namespace: UInt16, tick: UInt32) -> Bool {
+    /// Blocks come hottest first, `tick` falling: every one goes to the cold end of the disk tier's order.
+    ///
+    /// - Parameter previous: the block restored before, which is often the parent.
+    /// - Returns: nil when the block cannot be indexed (no metadata, no parent).
+    mutating func restore(_ row: IndexRow, namespace: UInt16, tick: UInt32, after previous: EntryID) -> EntryID? {
         var parent = EntryID.none
         if row.parent != row.fingerprint {
-            guard let found = entries.find(row.parent), entries[found].isInDiskTier else { return false }
+            guard let found = entries.find(row.parent, likely: previous), entries[found].isInDiskTier else {
+                return nil
+            }
             parent = found
         }
-        guard !disk.removedWhileWarming.contains(row.key) else { return false }
-        guard row.ordinal <= UInt32(UInt16.max), disk.segments[row.segment] != nil else { return false }
+        guard !disk.removedWhileWarming.contains(row.key) else { return nil }
+        guard let ordinal = UInt16(exactly: row.ordinal), disk.hasPlace(segment: row.segment, ordinal: ordinal) else {
+            return nil
+        }
         let id: EntryID
         if let known = entries.find(row.key) {
             // Stored again while the index was loading: the bytes in memory stay, the disk copy is as good.
             guard entries[known].residence == .resident, !entries[known].isInDiskTier,
                 entries[known].namespace == namespace, entries[known].parent == parent
-            else { return false }
+            else { return nil }
             id = known
         } else {
-            guard let fresh = addEntry(row.key, parent: parent, namespace: namespace) else { return false }
+            // Nothing makes room for it: all that is in the table was used later.
+            guard entries.count < entries.capacity,
+                let fresh = addEntry(row.key, parent: parent, namespace: namespace)
+            else { return nil }
             id = fresh
         }
         entries[id].uses = UInt8(clamping: row.uses)
-        disk.policy.insert(id, tick: tick)
-        place(id, segment: row.segment, ordinal: UInt16(row.ordinal))
-        return true
+        disk.policy.insertColdest(id, tick: tick)
+        place(id, segment: row.segment, ordinal: ordinal)
+        return id
     }
 }
 
@@ -476,14 +486,10 @@ extension StoreCore {
         return count
     }
 
-    mutating func removeAllSegments() {
-        for id in disk.segments.keys { disk.removeSegment(id) }
-    }
-
     /// The log was closed: nothing is on disk until it is loaded again. Blocks in memory stay.
     mutating func forgetDisk() {
         for id in 0..<EntryID(entries.highWater) where entries[id].isInDiskTier { dropDiskCopies(id) }
         disk.rowsToForget.removeAll()
-        removeAllSegments()
+        disk.removeAllSegments()
     }
 }

@@ -11,7 +11,7 @@ extension StoreCore {
         problems += checkSegments(live)
         // While a run is being read, its blocks have their places but not yet their order.
         if flights.isEmpty { problems += checkMemoryOrder(live) }
-        if !disk.isWarming { problems += checkDiskOrder(live) }
+        problems += checkDiskOrder(live)
         if memoryBytes > configuration.memoryCapacityBytes {
             problems.append("\(memoryBytes) bytes of memory against a cap of \(configuration.memoryCapacityBytes)")
         }

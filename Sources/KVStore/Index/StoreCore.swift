@@ -143,6 +143,13 @@ struct StoreCore: ~Copyable {
         return id
     }
 
+    /// Grows one shard of the key table for its part of `count` more entries, as far as free memory goes.
+    mutating func makeRoom(forEntries count: Int, shard: Int) {
+        let room = configuration.memoryCapacityBytes - memoryBytes - metadataHeadroomBytes
+        let newCount = min(count, entries.capacity - entries.count)
+        entries.reserve(shard: shard, forNewEntries: newCount, byteLimit: room)
+    }
+
     // MARK: Order
 
     /// A new stamp. Within one operation every touched block gets the same one, which tells `touchChain` where it has
@@ -150,6 +157,15 @@ struct StoreCore: ~Copyable {
     mutating func nextTick() -> UInt32 {
         if tick == .max - 1 { tick = disk.rescaleTicks(slots.classes.map(\.policy), entries: entries) }
         tick += 1
+        return tick
+    }
+
+    /// Sets `count` stamps aside that are all before the next; returns the last of them.
+    mutating func takeTicks(_ count: Int) -> UInt32 {
+        if Int(UInt32.max - 1 - tick) < count {
+            tick = disk.rescaleTicks(slots.classes.map(\.policy), entries: entries)
+        }
+        tick += UInt32(count)
         return tick
     }
 

@@ -15,6 +15,10 @@ protocol EvictionPolicy: AnyObject {
     /// The block entered the tier at `tick`.
     func insert(_ id: UInt32, tick: UInt32)
 
+    /// The block was in the tier before a restart, and every member was used since it was. `tick` is when, or the coldest
+    /// member's tick if that is less.
+    func insertColdest(_ id: UInt32, tick: UInt32)
+
     /// The block was used at `tick`. A second report of the same tick changes nothing.
     func touch(_ id: UInt32, tick: UInt32)
 

@@ -17,6 +17,7 @@ final class LeafLRU: EvictionPolicy {
 
     func grow(toCount count: Int) -> Bool { unsafe order.links.grow(toCount: count) }
     func insert(_ id: UInt32, tick: UInt32) { unsafe order.insert(id, tick: tick) }
+    func insertColdest(_ id: UInt32, tick: UInt32) { unsafe order.insertColdest(id, tick: tick) }
     func touch(_ id: UInt32, tick: UInt32) { unsafe order.touch(id, tick: tick) }
     func remove(_ id: UInt32) { unsafe order.remove(id) }
     func tick(of id: UInt32) -> UInt32 { unsafe order.links[Int(id)].tick }
@@ -54,6 +55,15 @@ private struct RecencyOrder: ~Copyable {
         precondition(links[Int(id)].tick == 0, "already a member")
         precondition(tick != 0)
         appendHottest(id, tick: tick)
+        count += 1
+    }
+
+    mutating func insertColdest(_ id: UInt32, tick: UInt32) {
+        precondition(links[Int(id)].tick == 0, "already a member")
+        precondition(tick != 0)
+        links[Int(id)] = Link(colder: 0, hotter: coldest, tick: coldest == 0 ? tick : min(tick, coldestTick))
+        if coldest == 0 { hottest = id + 1 } else { links[Int(coldest - 1)].colder = id + 1 }
+        coldest = id + 1
         count += 1
     }
 

@@ -76,6 +76,31 @@ struct EntryTableTests {
         #expect(old == nil)
     }
 
+    @Test func `Room made beforehand is neither outgrown nor taken beyond the limit`() throws {
+        var random = SeededRandom(seed: 8)
+        func key() -> BlockKey {
+            BlockKey(word0: random.next(), word1: random.next(), word2: random.next(), word3: random.next())
+        }
+        var table = try EntryTable(capacity: 60_000)
+        let old = (0..<500).map { _ in key() }
+        for key in old { _ = table.insert(key, parent: .none, namespace: 0) }
+        let small = table.metadataBytes
+        for shard in 0..<EntryTable.shardCount { table.reserve(shard: shard, forNewEntries: 40_000, byteLimit: 100) }
+        let limited = table.metadataBytes
+        #expect(limited == small)
+        for shard in 0..<EntryTable.shardCount { table.reserve(shard: shard, forNewEntries: 40_000, byteLimit: .max) }
+        let keyBytes = table.metadataBytes - small
+        #expect(keyBytes == 16 * (4096 - 256) * 4)
+        let found = old.map { table.find($0) != nil }
+        #expect(!found.contains(false))
+        let new = (0..<40_000).map { _ in key() }
+        for key in new { _ = table.insert(key, parent: .none, namespace: 0) }
+        let ids = Set((old + new).compactMap { table.find($0) })
+        #expect(ids.count == 40_500)
+        let grown = table.metadataBytes - small - keyBytes
+        #expect(grown == roundUp(40_500 * 64, to: 64 << 10) - roundUp(500 * 64, to: 64 << 10), "only the entries grew")
+    }
+
     @Test func `An entry takes 64 bytes`() {
         #expect(MemoryLayout<Entry>.stride == 64)
     }

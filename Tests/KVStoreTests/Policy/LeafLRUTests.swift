@@ -10,6 +10,9 @@ struct LeafLRUTests {
         var members: [(id: UInt32, tick: UInt32)] = []
         mutating func remove(_ id: UInt32) { members.removeAll { $0.id == id } }
         mutating func insert(_ id: UInt32, tick: UInt32) { members.append((id, tick)) }
+        mutating func insertColdest(_ id: UInt32, tick: UInt32) {
+            members.insert((id, min(tick, members.first?.tick ?? tick)), at: 0)
+        }
     }
 
     @Test func `Thousands of operations agree with the array`() throws {
@@ -21,7 +24,7 @@ struct LeafLRUTests {
             for tick in UInt32(1)...500 {
                 let id = UInt32.random(in: 0..<64, using: &random)
                 let isMember = model.members.contains { $0.id == id }
-                switch Int.random(in: 0..<4, using: &random) {
+                switch Int.random(in: 0..<5, using: &random) {
                 case 0 where isMember:
                     policy.remove(id)
                     model.remove(id)
@@ -32,6 +35,9 @@ struct LeafLRUTests {
                 case 2 where tick % 100 == 50:
                     policy.halveTicks()
                     model.members = model.members.map { ($0.id, $0.tick / 2 + 1) }
+                case 3 where !isMember:
+                    policy.insertColdest(id, tick: tick)
+                    model.insertColdest(id, tick: tick)
                 default:
                     if isMember { continue }
                     policy.insert(id, tick: tick)
