@@ -10,7 +10,7 @@ struct ChainOrderTests {
         return BlockKey(word0: random.next(), word1: random.next(), word2: random.next(), word3: random.next())
     }
 
-    private static let space = key(-1)
+    private static let space = key(1_000_000)
 
     /// Rows of a random forest; some name parents that are not there, some are their own ancestors.
     private static func rows(_ random: inout SeededRandom) -> [IndexRow] {
