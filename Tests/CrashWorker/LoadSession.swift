@@ -1,7 +1,8 @@
 import Foundation
-import KVStore
 import KVStoreTestSupport
 import Synchronization
+
+@testable import KVStore
 
 /// Random multi-turn chats on several threads, until somebody kills the process.
 ///
@@ -10,6 +11,7 @@ import Synchronization
 /// stored ID TURNS NS               commit returned: turns 0 ..< TURNS were there at that time
 /// removing ID TURN / removed ID TURN    before and after the removal of TURN and all that follow it
 /// flushing N / flushed N REFUSED DROPPED EVICTED MEMORY    before and after a flush, with counters
+/// written NS                       nothing was only in memory at some time after NS, and nobody had flushed
 /// wrong ID BLOCK                   bytes that do not belong there
 /// ```
 /// Kinds: `calm` stores little and only what is new, so nothing has to be dropped or evicted; `roomy` also reads what
@@ -27,6 +29,7 @@ final class LoadSession: Sendable {
     private let known: [Conversation]
     private let storedBytes = Atomic<Int>(0)
     private let flushes = Atomic<Int>(0)
+    private let turnsSaid = Atomic<Int>(0)
     /// Held shared by every operation, exclusively by some flushes: those cover all that was stored.
     private let gate = Gate()
 
@@ -69,6 +72,7 @@ final class LoadSession: Sendable {
             Thread { self.work(store, spaces, thread: number) }
         }
         for thread in threads { thread.start() }
+        if kind == .calm { Thread { self.watchWriteBack(store) }.start() }
         // Ends with its parent, should that be killed itself.
         while readLine() != nil {}
         exit(0)
@@ -115,6 +119,18 @@ final class LoadSession: Sendable {
         }
     }
 
+    /// Says whenever write-back has caught up with everything that was said to be stored.
+    private func watchWriteBack(_ store: BlockStore) {
+        var covered = 0
+        while true {
+            usleep(10_000)
+            let (turns, time) = (turnsSaid.load(ordering: .acquiring), nanosecondsNow())
+            guard turns > covered, store.core.with({ $0.countOnlyInMemory() }) == 0 else { continue }
+            covered = turns
+            say("written \(time)")
+        }
+    }
+
     private func put(_ store: BlockStore, _ spaces: [Namespace], _ conversation: inout Conversation, more: Int) {
         let turns = min(Conversation.turnLimit, conversation.turns + more)
         let prefix = conversation.prefix(spaces, turns: turns)
@@ -127,6 +143,7 @@ final class LoadSession: Sendable {
         if present > 0 {
             conversation.turns = max(conversation.turns, present)
             say("stored \(conversation.id) \(present) \(nanosecondsNow())")
+            turnsSaid.add(1, ordering: .releasing)
         }
     }
 

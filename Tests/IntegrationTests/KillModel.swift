@@ -18,6 +18,9 @@ struct KillModel {
     private(set) var flushesBelieved = 0
     private(set) var complaints: [String] = []
     private(set) var highestMemoryBytes = 0
+    /// Turns that write-back was seen to have written, and the longest that one waited for that to be said.
+    private(set) var writtenBackTurns = 0
+    private(set) var longestWriteBackNanoseconds: UInt64 = 0
 
     /// Conversations that a further worker may go on with.
     var stateLines: String {
@@ -46,6 +49,7 @@ struct KillModel {
                 guard numbers[1...3].allSatisfy({ $0 == 0 }) else { continue }
                 flushesBelieved += 1
                 for (id, turn) in flushCovers { records[id]?.durable.insert(turn) }
+            case ("written", 1): noteWritten(at: UInt64(numbers[0]))
             case ("open", 1): break
             default: complaints.append(line)
             }
@@ -75,16 +79,15 @@ struct KillModel {
         records[id] = record
     }
 
-    /// What was stored before `time` must be there too.
-    mutating func requireStored(before time: UInt64) -> Int {
-        var count = 0
+    /// What was stored before `time` is on disk without a flush.
+    private mutating func noteWritten(at time: UInt64) {
         for id in records.keys {
             for (turn, stored) in records[id]!.storedAt where stored < time {
-                records[id]!.durable.insert(turn)
-                count += 1
+                guard records[id]!.durable.insert(turn).inserted else { continue }
+                writtenBackTurns += 1
+                longestWriteBackNanoseconds = max(longestWriteBackNanoseconds, time - stored)
             }
         }
-        return count
     }
 
     /// Found on disk, and nothing there is evicted: it must be there from now on.

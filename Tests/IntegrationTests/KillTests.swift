@@ -8,12 +8,13 @@ import Testing
 /// ever evicted and every promise can be held against what is found; the other half on one that is always full.
 ///
 /// In the first, a flush is believed for what was stored before it when the worker's counters say that nothing had been
-/// refused, dropped or evicted; and in `calm` sessions, where memory is never short either, whatever was stored earlier
-/// than the write-back delay plus one second before the kill must be there without any flush.
+/// refused, dropped or evicted; and in `calm` sessions, where memory is never short either, the worker tells when
+/// write-back has caught up: everything stored before that must be there without any flush. How long that takes is
+/// printed and not judged, since it is the machine's affair; late kills wait until it has happened.
 @Suite("A store that is killed", .serialized)
 struct KillTests {
     static let delaySeconds = 0.3
-    static let slackSeconds = 1.0
+    static let writeBackLimitNanoseconds: UInt64 = 120_000_000_000
     static let cycleCount = TestScale.pick(default: 52, full: 208)
 
     @Test func `keeps what it promised and nothing else`() throws {
@@ -40,7 +41,7 @@ struct KillTests {
             print(trial.summary)
         }
         #expect(roomy.table.durableChecked > Self.cycleCount * 20)
-        #expect(roomy.writeBackChecked > Self.cycleCount)
+        #expect(roomy.writtenBackTurns > Self.cycleCount)
         #expect(tight.highestDiskBytes > tight.capacityBytes / 2, "the directory was never full")
         #expect(
             tight.lowestKeptBytes > tight.capacityBytes / 4,
@@ -53,7 +54,6 @@ struct KillTests {
 struct KillTrial {
     let capacityBytes: Int
     var table: ResultTable
-    var writeBackChecked = 0
     var highestDiskBytes = 0
     private let directory = TemporaryDirectory("kill")
     private let seed: UInt64
@@ -71,13 +71,15 @@ struct KillTrial {
         self.seed = seed
     }
 
+    var writtenBackTurns: Int { model.writtenBackTurns }
     private var isRoomy: Bool { capacityBytes > 64 << 20 }
     private var path: String { directory.path + "/store" }
     private var place: Comment { "seed \(seed), \(table.name) cycle \(table.cycles)" }
 
     var summary: String {
         "\(table.name): \(model.records.count) conversations, up to \(highestIndexed) blocks indexed, "
-            + "\(model.flushesBelieved) flushes believed, \(writeBackChecked) turns by write-back, "
+            + "\(model.flushesBelieved) flushes believed, \(writtenBackTurns) turns by write-back (the slowest after "
+            + "\(model.longestWriteBackNanoseconds / 1_000_000) ms), "
             + "\(measurements) measurements of the directory, highest \(highestDiskBytes >> 20) MiB; "
             + "memory at most \(model.highestMemoryBytes) bytes"
             + (wasFull ? "; at least \(lowestKeptBytes >> 20) MiB of blocks kept by a kill" : "")
@@ -92,15 +94,19 @@ struct KillTrial {
             "\(KillTests.delaySeconds)",
         ])
         nextID += 3000
-        let milliseconds =
-            isLate ? UInt64.random(in: 1500...2200, using: &random) : .random(in: 30...600, using: &random)
-        let end = nanosecondsNow() + milliseconds * 1_000_000
+        let start = nanosecondsNow()
+        let end = start + UInt64.random(in: 30...600, using: &random) * 1_000_000
         var isAlive = true
-        while isAlive, nanosecondsNow() < end {
-            isAlive = worker.listen(untilNanoseconds: min(end, nanosecondsNow() + 15_000_000))
+        var isDone = false
+        while isAlive, !isDone {
+            isAlive = worker.listen(untilNanoseconds: nanosecondsNow() + 15_000_000)
             measureDuringLoad()
+            isDone = nanosecondsNow() >= end && (!isLate || worker.hasSaid("written"))
+            if nanosecondsNow() > start + KillTests.writeBackLimitNanoseconds {
+                #expect(isDone, "write-back never caught up; \(place)")
+                break
+            }
         }
-        let killedAt = nanosecondsNow()
         let signal = worker.killAndWait()
         if !isAlive || signal != SIGKILL { table.crashes += 1 }
         #expect(isAlive && signal == SIGKILL, "the worker ended by itself; \(place)")
@@ -110,10 +116,6 @@ struct KillTrial {
         highestDiskBytes = max(highestDiskBytes, bytes)
         #expect(bytes <= capacityBytes, "after the kill; \(place)")
         #expect(model.highestMemoryBytes <= 16 << 20, "\(place)")
-        if kind == "calm" {
-            let age = UInt64((KillTests.delaySeconds + KillTests.slackSeconds) * 1e9)
-            writeBackChecked += model.requireStored(before: killedAt - age)
-        }
         if !isRoomy { model.requireNothing() }
         if verifies { try verify() }
     }

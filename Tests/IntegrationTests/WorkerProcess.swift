@@ -77,6 +77,11 @@ final class WorkerProcess {
         return true
     }
 
+    /// Whether a line that has come and was not taken yet begins with `word`.
+    func hasSaid(_ word: String) -> Bool {
+        buffered.split(separator: UInt8(ascii: "\n")).contains { $0.starts(with: word.utf8) }
+    }
+
     /// Everything not yet taken, to the end. A line that is not whole is left out.
     func remainingLines() -> [String] {
         while readSome(untilNanoseconds: nanosecondsNow() + 10_000_000_000) {}
