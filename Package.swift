@@ -25,6 +25,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         .systemLibrary(name: "CRocksDB", pkgConfig: "rocksdb", providers: [.apt(["librocksdb-dev"])]),
@@ -44,10 +48,24 @@ let package = Package(
             ],
             swiftSettings: sourceSettings
         ),
+        .target(name: "KVStoreIPC", dependencies: ["KVStore", "CLinux"], swiftSettings: sourceSettings),
+        .target(
+            name: "KVStoreServer",
+            dependencies: [
+                "KVStore", "KVStoreIPC", "CLinux",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Yams", package: "Yams"),
+            ],
+            swiftSettings: sourceSettings
+        ),
         .executableTarget(
             name: "KVStoreCLI",
             dependencies: [
-                "KVStore", "CZlib",
+                "KVStore", "KVStoreIPC", "KVStoreServer", "CZlib",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: sourceSettings
@@ -55,7 +73,7 @@ let package = Package(
         .executableTarget(
             name: "KVStoreBench",
             dependencies: [
-                "KVStore", "CRocksDB",
+                "KVStore", "KVStoreIPC", "KVStoreServer", "CRocksDB",
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -63,6 +81,8 @@ let package = Package(
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreIPCTests", dependencies: ["KVStoreIPC", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreServerTests", dependencies: ["KVStoreServer", "KVStoreIPC", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(
