@@ -218,7 +218,8 @@ final class OurClient: @unchecked Sendable {
                 span.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }
             }
             let filled = ContinuousClock.now
-            precondition(reservation.commit() == 1, "a commit was refused")
+            let visible = reservation.commit()
+            precondition(visible == 1, "a commit was refused")
             let end = ContinuousClock.now
             whole.append((end - start) / .nanoseconds(1))
             commits.append((end - filled) / .nanoseconds(1))
