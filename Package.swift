@@ -62,7 +62,7 @@ let package = Package(
             path: "bench/KVStoreBench"
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
-        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport", "CRocksDB"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(

@@ -328,6 +328,9 @@ public final class BlockStore: Sendable {
         return statistics
     }
 
+    /// Raw bytes that wait for the disk. For those who ask all the time: a snapshot counts percentiles as well.
+    package var queuedBytes: Int { core.with { $0.disk.queuedBytes } }
+
     // MARK: What leases and reservations call
 
     func endLease(_ blocks: [PinnedBlock]) {

@@ -71,7 +71,8 @@ func monotonicNanoseconds() -> UInt64 {
 /// @unchecked Sendable: the handle is written once, before anybody can join.
 final class DiskThread: @unchecked Sendable {
     private var handle: pthread_t = 0
-    private let isRunning: Bool
+    /// Whether the system had a thread to give.
+    let isRunning: Bool
 
     private final class Start {
         let body: @Sendable () -> Void
