@@ -108,6 +108,10 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         block.append(name: "rocksdb.column.family.id", value: number(Int(Int32.max)))
         block.append(name: "rocksdb.comparator", value: Array("leveldb.BytewiseComparator".utf8))
         block.append(name: "rocksdb.compression", value: Array("NoCompression".utf8))
+        // Together with the original number they make the file's unique id, which RocksDB notes at the ingest and compares
+        // when it opens the file: another file under this one's name is found out.
+        block.append(name: "rocksdb.creating.db.identity", value: Array("SST Writer".utf8))
+        block.append(name: "rocksdb.creating.session.identity", value: Self.newSessionIdentity())
         block.append(name: "rocksdb.data.size", value: number(dataByteCount))
         block.append(name: "rocksdb.deleted.keys", value: number(0))
         block.append(name: "rocksdb.external_sst_file.global_seqno", value: fixed(UInt64(0)))
@@ -124,6 +128,7 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         block.append(name: "rocksdb.num.entries", value: number(count))
         block.append(name: "rocksdb.num.filter_entries", value: number(0))
         block.append(name: "rocksdb.num.range-deletions", value: number(0))
+        block.append(name: "rocksdb.original.file.number", value: number(1))
         block.append(name: "rocksdb.prefix.extractor.name", value: Array("nullptr".utf8))
         block.append(name: "rocksdb.property.collectors", value: Array("[]".utf8))
         block.append(name: "rocksdb.raw.key.size", value: number(keyByteCount))
@@ -131,6 +136,12 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         // The whole block is searched from its start.
         block.keepFirstRestart()
         return block
+    }
+
+    /// 20 digits to the base of 36, which no other file has.
+    private static func newSessionIdentity() -> [UInt8] {
+        let digits = Array("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ".utf8)
+        return (0..<20).map { _ in digits.randomElement()! }
     }
 
     // MARK: Bytes
