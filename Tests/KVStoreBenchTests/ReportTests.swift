@@ -127,8 +127,8 @@ struct SampleTests {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
         let (first, second) = (folder.appending(path: "1.json").path, folder.appending(path: "2.json").path)
-        try #"{"ratios":{"writeAmplification":1.2,"unknown":5}}"#.write(toFile: first, atomically: true, encoding: .utf8)
-        try #"{"ratios":{"spillWriteVsRawWrite":0.5}}"#.write(toFile: second, atomically: true, encoding: .utf8)
+        try Data(#"{"ratios":{"writeAmplification":1.2,"unknown":5}}"#.utf8).write(to: URL(filePath: first))
+        try Data(#"{"ratios":{"spillWriteVsRawWrite":0.5}}"#.utf8).write(to: URL(filePath: second))
         let picture = folder.appending(path: "chart.svg").path
         try ChartOfRuns.parse(["--plot", picture, first, second]).run()
         let expected = Chart([Comparison("spillWriteVsRawWrite", [0.5]), Comparison("writeAmplification", [1.2])])

@@ -4,8 +4,8 @@ internal import Synchronization
 ///
 /// Decisions are the core's (`StoreCore+Disk`); this class moves bytes. One writer thread does everything that changes
 /// the log, so nothing there needs a second thought about order; readers are many. How often a block's bytes are
-/// copied: see `EncodeAhead` for the way down, after which RocksDB's writer copies it twice more (into a block, into the
-/// file's buffer) before the kernel does; see `ReadRun` for the way up. What crosses to the kernel is counted in a test.
+/// copied: see `EncodeAhead` for the way down, after which it is copied once more, into what the disk takes it from (see
+/// `SequentialFile`); see `ReadRun` for the way up. What crosses to the kernel is counted in a test.
 final class DiskTier: Sendable {
     let configuration: DiskConfiguration
     let core: CoreLock

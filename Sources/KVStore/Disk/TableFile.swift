@@ -30,12 +30,14 @@ struct TableFile {
     }
 
     private func isIntact(_ includingEnds: Bool) -> Bool {
-        guard let footer = read(at: byteCount - UInt64(SegmentFile.footerByteCount), count: SegmentFile.footerByteCount) else {
+        guard let footer = read(at: byteCount - UInt64(SegmentFile.footerByteCount), count: SegmentFile.footerByteCount)
+        else {
             return false
         }
         var tail = Cursor(bytes: footer, offset: SegmentFile.footerByteCount - 12)
         var head = Cursor(bytes: footer)
-        guard tail.word32() == SegmentFile.formatVersion, tail.word64() == SegmentFile.magic, head.byte() == SegmentFile.checksumXXH3,
+        guard tail.word32() == SegmentFile.formatVersion, tail.word64() == SegmentFile.magic,
+            head.byte() == SegmentFile.checksumXXH3,
             let metaindex = head.handle(), let index = head.handle(),
             let metaindexBlock = block(metaindex), let indexBlock = block(index)
         else { return false }

@@ -111,7 +111,7 @@ final class DiskThread: @unchecked Sendable {
     }
 }
 
-/// A fixed number of threads and a queue of jobs for them. Names longer than 15 bytes are cut by the kernel.
+/// A fixed number of threads and a queue of jobs for them. The kernel takes names of at most 15 bytes, number included.
 final class ReaderPool: Sendable {
     private struct State {
         var jobs: [@Sendable () -> Void] = []
