@@ -80,7 +80,7 @@ let package = Package(
             path: "bench/KVStoreBench"
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
-        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport", "CRocksDB"]),
         .testTarget(name: "KVStoreIPCTests", dependencies: ["KVStoreIPC", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreServerTests", dependencies: ["KVStoreServer", "KVStoreIPC", "KVStoreTestSupport"]),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
