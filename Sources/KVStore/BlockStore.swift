@@ -122,7 +122,7 @@ public final class BlockStore: Sendable {
     }
 
     private func lease(_ blocks: [PinnedBlock], _ prefix: Prefix) -> BlockLease? {
-        BlockLease(store: self, blocks: blocks, blockByteCount: prefix.namespace.blockByteCount)
+        BlockLease(owner: self, blocks: blocks, blockByteCount: prefix.namespace.blockByteCount)
     }
 
     private func acquireBlocks(_ prefix: Prefix, memoryOnly: Bool) -> [PinnedBlock] {
@@ -212,7 +212,7 @@ public final class BlockStore: Sendable {
     /// ends there: fewer slots than missing blocks is a normal answer. Never waits for the disk. Nil when there is
     /// nothing to store.
     public func reserve(_ prefix: Prefix) -> BlockReservation? {
-        var blocks: [StoreCore.ReservedBlock] = []
+        var blocks: [ReservedBlock] = []
         var position = 0
         var parent = EntryID.none
         let now = secondsNow()
@@ -237,7 +237,7 @@ public final class BlockStore: Sendable {
             if !blocks.isEmpty { core.reservationCount += 1 }
         }
         disk?.nudge()
-        return blocks.isEmpty ? nil : BlockReservation(store: self, namespace: prefix.namespace, blocks: blocks)
+        return blocks.isEmpty ? nil : BlockReservation(owner: self, namespace: prefix.namespace, blocks: blocks)
     }
 
     /// Stores blocks that the caller has as bytes: reserve, copy, commit.
@@ -328,14 +328,7 @@ public final class BlockStore: Sendable {
         return statistics
     }
 
-    // MARK: What leases and reservations call
-
-    func endLease(_ blocks: [PinnedBlock]) {
-        core.with { core in
-            core.leaseCount -= 1
-            for block in blocks { core.unpin(block.slot) }
-        }
-    }
+    // MARK: Inside
 
     func endPins(_ slots: [SlotID]) {
         core.with { core in for slot in slots { core.unpin(slot) } }

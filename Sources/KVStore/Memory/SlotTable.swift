@@ -1,5 +1,5 @@
 /// Index of a slot over all regions, dense from 0.
-typealias SlotID = UInt32
+package typealias SlotID = UInt32
 
 /// What the memory tier knows about one slot.
 struct Slot: BitwiseCopyable {
@@ -48,8 +48,15 @@ struct SlotTable: ~Copyable {
     private(set) var regionBytes = 0
     let capacityBytes: Int
     let policyName: EvictionPolicyName
+    private var nextRegionID: UInt32 = 1
+    /// Other processes that map a region, by its id. Its bytes stay in `regionBytes` until the last of them let go of it,
+    /// even if it is closed here.
+    private var sharers: [UInt32: Int] = [:]
+    private var closedSharedBytes: [UInt32: Int] = [:]
 
     struct RegionState {
+        /// Never used again, unlike the region's number.
+        let id: UInt32
         let region: Region
         let classIndex: Int
         let slotIDs: [SlotID]
@@ -133,7 +140,13 @@ struct SlotTable: ~Copyable {
         for offset in 0..<fresh { ids.append(SlotID(start + offset)) }
         let number = regions.firstIndex { $0 == nil } ?? regions.count
         if number == regions.count { regions.append(nil) }
-        regions[number] = RegionState(region: region, classIndex: plan.classIndex, slotIDs: ids)
+        regions[number] = RegionState(
+            id: nextRegionID,
+            region: region,
+            classIndex: plan.classIndex,
+            slotIDs: ids
+        )
+        nextRegionID += 1
         classes[plan.classIndex].slotCount += ids.count
         classes[plan.classIndex].regionBytes += plan.byteCount
         for (index, id) in ids.enumerated().reversed() {
@@ -218,9 +231,52 @@ struct SlotTable: ~Copyable {
         freeIDs.append(contentsOf: state.slotIDs)
         classes[state.classIndex].slotCount -= state.slotIDs.count
         classes[state.classIndex].regionBytes -= state.region.byteCount
-        regionBytes -= state.region.byteCount
+        if sharers[state.id] == nil {
+            regionBytes -= state.region.byteCount
+        } else {
+            closedSharedBytes[state.id] = state.region.byteCount
+        }
         return state.region
     }
+
+    // MARK: Other processes
+
+    /// Where a slot lies, for somebody who maps its region in another process.
+    func place(of id: SlotID) -> SlotPlace {
+        let slot = slots[Int(id)]
+        let state = regions[Int(slot.region)]!
+        return SlotPlace(
+            regionID: state.id,
+            slotIndex: slot.indexInRegion,
+            generation: state.region.generation(ofSlot: Int(slot.indexInRegion))
+        )
+    }
+
+    /// Notes that one more process is about to map a region. Nil when it is closed.
+    mutating func share(_ id: UInt32) -> SharedRegion? {
+        guard let state = regions.first(where: { $0?.id == id }) ?? nil else { return nil }
+        sharers[id, default: 0] += 1
+        return SharedRegion(
+            id: id,
+            slotCount: state.region.slotCount,
+            slotByteCount: state.region.slotByteCount,
+            byteCount: state.region.byteCount,
+            fileDescriptor: state.region.fileDescriptor
+        )
+    }
+
+    /// A process has unmapped a region, or has ended.
+    mutating func unshare(_ id: UInt32) {
+        guard let count = sharers[id] else { return }
+        sharers[id] = count > 1 ? count - 1 : nil
+        if count == 1, let byteCount = closedSharedBytes.removeValue(forKey: id) { regionBytes -= byteCount }
+    }
+
+    /// Whether other processes should let go of a region.
+    func isClosedButShared(_ id: UInt32) -> Bool { closedSharedBytes[id] != nil }
+
+    /// Bytes of regions that are closed here and still mapped elsewhere.
+    var closedSharedByteCount: Int { closedSharedBytes.values.reduce(0, +) }
 
     mutating func adjustOccupied(_ id: SlotID, by delta: Int) {
         classes[classIndex(of: id)].occupiedCount += delta
@@ -261,10 +317,10 @@ struct SlotTable: ~Copyable {
 /// Sendable although it is an address: who holds one also holds a pin or the reservation of the slot, and the store
 /// gives the slot to nobody else until that ends.
 @safe
-struct SlotMemory: @unchecked Sendable {
+package struct SlotMemory: @unchecked Sendable {
     private let address: UnsafeMutableRawPointer
 
-    init(address: UnsafeMutableRawPointer) { unsafe self.address = address }
+    package init(address: UnsafeMutableRawPointer) { unsafe self.address = address }
 
     /// Valid while the holder's pin is.
     @unsafe func bytes(_ count: Int) -> UnsafeRawBufferPointer {
