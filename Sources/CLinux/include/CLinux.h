@@ -27,7 +27,6 @@ void CLinux_unreserve(void *address, size_t byte_count);
 /// Names a thread (at most 15 bytes). Returns 0 or an errno.
 int CLinux_name_thread(unsigned long thread, const char *name);
 
-<<<<<<< HEAD
 // host.c: what a daemon asks about its clients and its own process. Every int result is 0 or an errno.
 
 /// Who connected: the credentials of the process at the other end when it called connect.
@@ -63,7 +62,7 @@ int CLinux_unix_socket(int is_datagram, int *out_fd);
 int CLinux_unix_bind(int fd, const char *path, size_t length);
 int CLinux_unix_connect(int fd, const char *path, size_t length);
 int CLinux_unix_send_datagram(int fd, const char *path, size_t length, const void *bytes, size_t byte_count);
-=======
+
 // MARK: Sockets. Results below 0 are negated errnos.
 
 /// Descriptors in one message; the kernel's own limit is 253.
@@ -99,6 +98,5 @@ void CLinux_close(int fd);
 /// A memfd that both sides write: allocated, mapped and sealed against shrinking and growing, not against writing.
 /// Returns 0 or the errno of the step that failed.
 int CLinux_staging_create(const char *name, size_t byte_count, int *out_fd, void **out_address);
->>>>>>> 92d336e5789de9c339df4260e0437f893a3b11d1
 
 #endif

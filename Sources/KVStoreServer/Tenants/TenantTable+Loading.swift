@@ -45,6 +45,24 @@ extension TenantTable {
         )
     }
 
+    /// Looks at what a configuration names outside of itself, without making anything: token files and the group.
+    package static func check(_ configuration: ServerConfiguration) throws(ConfigurationError) {
+        var problems: [String] = []
+        for tenant in configuration.tenants {
+            do throws(HostFileError) {
+                if let path = tenant.tokenFile { _ = try TokenFile.read(path) }
+            } catch {
+                problems.append("tenant '\(tenant.name)': \(error)")
+            }
+        }
+        for (key, group) in [("operatorGroup", configuration.operatorGroup), ("socketGroup", configuration.socketGroup)] {
+            if let group, UserDatabase.groupID(named: group) == nil {
+                problems.append("\(key): there is no group '\(group)'")
+            }
+        }
+        guard problems.isEmpty else { throw ConfigurationError(problems) }
+    }
+
     /// The tenant there is when none is configured.
     package static let defaultName = "default"
 
