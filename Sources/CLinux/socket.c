@@ -122,6 +122,12 @@ int CLinux_map_shared(int fd, size_t byte_count, int writable, int required_seal
 
 int CLinux_seals_shrink_grow(void) { return F_SEAL_SHRINK | F_SEAL_GROW; }
 
+uint64_t CLinux_load_acquire(const void *word) {
+    // The fence keeps the reads of the bytes, which come before, from being moved behind this load.
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return __atomic_load_n((const uint64_t *)word, __ATOMIC_ACQUIRE);
+}
+
 void CLinux_unmap(void *address, size_t byte_count) { munmap(address, byte_count); }
 
 void CLinux_close(int fd) { close(fd); }

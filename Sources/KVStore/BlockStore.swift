@@ -12,7 +12,7 @@ internal import Synchronization
 /// Every method may be called from any thread. Those that may read or wait for the disk say so; they have an async twin
 /// that does not block Swift's cooperative threads. Errors are for opening and configuring; after that a block is
 /// either there, verified, or it is a miss.
-public final class BlockStore: Sendable {
+public final class BlockStore: BlockCache {
     /// The configuration the store was opened with.
     public let configuration: Configuration
     let core: CoreLock
@@ -97,7 +97,7 @@ public final class BlockStore: Sendable {
     ///
     /// - Parameter memoryOnly: stop before the first block that is only on disk; the call then never waits.
     /// - Complexity: one table look-up per block; one allocation when everything is in memory.
-    public func acquire(_ prefix: Prefix, memoryOnly: Bool = false) -> BlockLease? {
+    public func acquire(_ prefix: Prefix, memoryOnly: Bool) -> BlockLease? {
         lease(acquireBlocks(prefix, memoryOnly: memoryOnly), prefix)
     }
 
@@ -240,20 +240,6 @@ public final class BlockStore: Sendable {
         return blocks.isEmpty ? nil : BlockReservation(owner: self, namespace: prefix.namespace, blocks: blocks)
     }
 
-    /// Stores blocks that the caller has as bytes: reserve, copy, commit.
-    ///
-    /// - Parameter bytes: called with the number of a missing block and the memory to fill.
-    /// - Returns: how many blocks became visible.
-    @discardableResult
-    public func store(_ prefix: Prefix, fill: (Int, inout MutableRawSpan) -> Void) -> Int {
-        guard var reservation = reserve(prefix) else { return 0 }
-        for slot in 0..<reservation.count {
-            let number = reservation.blockIndex(at: slot)
-            reservation.withMutableBytes(at: slot) { fill(number, &$0) }
-        }
-        return reservation.commit()
-    }
-
     // MARK: Removing
 
     /// Removes the last block of `prefix`'s keys … and every block that builds on any of them, from every tier. Blocks
@@ -262,7 +248,7 @@ public final class BlockStore: Sendable {
     ///
     /// May wait for the disk. Returns how many blocks went.
     @discardableResult
-    public func remove(_ prefix: Prefix, from first: Int = 0) -> Int {
+    public func remove(_ prefix: Prefix, from first: Int) -> Int {
         let keys = Array(prefix.keys.dropFirst(first))
         return removeKeys(keys, namespace: prefix.namespace)
     }
@@ -385,6 +371,11 @@ public struct PrefixMatch: Sendable, Hashable {
     public var count: Int { tiers.count }
     /// Whether `acquire` would read from disk.
     public var needsDisk: Bool { tiers.contains(.disk) }
+
+    package init(tiers: [Tier], isWarming: Bool) {
+        self.tiers = tiers
+        self.isWarming = isWarming
+    }
 }
 
 /// What `flush` achieved.
@@ -395,4 +386,10 @@ public struct FlushResult: Sendable, Hashable {
     public let refusedBlocks: Int
     /// Why, when some are.
     public let reason: String?
+
+    package init(durableBlocks: Int, refusedBlocks: Int, reason: String?) {
+        self.durableBlocks = durableBlocks
+        self.refusedBlocks = refusedBlocks
+        self.reason = reason
+    }
 }

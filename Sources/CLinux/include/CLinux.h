@@ -92,6 +92,9 @@ int CLinux_map_shared(int fd, size_t byte_count, int writable, int required_seal
 /// F_SEAL_SHRINK | F_SEAL_GROW.
 int CLinux_seals_shrink_grow(void);
 
+/// Reads a word that another process may write: after every read that came before it in the program.
+uint64_t CLinux_load_acquire(const void *word);
+
 void CLinux_unmap(void *address, size_t byte_count);
 void CLinux_close(int fd);
 
