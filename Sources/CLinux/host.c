@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stddef.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -152,4 +153,8 @@ int CLinux_unix_send_datagram(int fd, const char *path, size_t length, const voi
     if (error != 0) return error;
     ssize_t sent = sendto(fd, bytes, byte_count, MSG_NOSIGNAL, (struct sockaddr *)&address, size);
     return sent < 0 ? errno : 0;
+}
+
+int CLinux_discard_pages(int fd, size_t byte_count) {
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)byte_count) == 0 ? 0 : errno;
 }

@@ -18,7 +18,7 @@ private func verdict(_ table: TenantTable, _ peer: PeerCredentials, _ token: Str
         let admission = try table.admit(peer, token: token.map { Array($0.utf8) })
         return (admission.tenant?.name ?? "none") + (admission.isOperator ? "*" : "")
     } catch {
-        return "\(error)".contains("token") ? "wrong token" : "no tenant"
+        return error == .unknownToken ? "wrong token" : "no tenant"
     }
 }
 

@@ -56,6 +56,10 @@ int CLinux_raise_descriptor_limit(uint64_t *out_limit);
 
 void CLinux_ignore_signal(int number);
 
+/// Gives the pages of a memfd back to the system, even while others map it: they read zeros from then on. Fails for one
+/// that is sealed against writing.
+int CLinux_discard_pages(int fd, size_t byte_count);
+
 /// A close-on-exec, non-blocking Unix socket.
 int CLinux_unix_socket(int is_datagram, int *out_fd);
 /// A path of `length` bytes, or an abstract name that starts with '@'. Not zero-terminated.
