@@ -51,11 +51,13 @@ public struct BlockReservation: ~Copyable, Sendable {
 
 extension BlockStore {
     func commit(_ blocks: [StoreCore.ReservedBlock], blockByteCount: Int) -> Int {
+        let started = monotonicNanoseconds()
         // The reservation's pins hold until the core's commit below ends them.
         let digests = blocks.map { unsafe XXH3.digest($0.memory.bytes(blockByteCount)) }
         let now = secondsNow()
         let visible = core.with { core in
             core.reservationCount -= 1
+            defer { core.counters.commit.record(monotonicNanoseconds() - started) }
             return core.commit(blocks, digests: digests, nowSeconds: now)
         }
         disk?.nudge()

@@ -30,6 +30,10 @@ struct SlotClass {
     var freeCount = 0
     var slotCount = 0
     var regionBytes = 0
+    /// Bytes of regions that are being mapped.
+    var plannedBytes = 0
+    /// Open leases whose first block is in a slot of this class.
+    var leaseCount = 0
     /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
     var occupiedCount = 0
     let policy: any EvictionPolicy
@@ -48,6 +52,8 @@ struct SlotTable: ~Copyable {
     private(set) var regionBytes = 0
     let capacityBytes: Int
     let policyName: EvictionPolicyName
+    /// What the regions of a tenant may take together; those without an entry have only the cap.
+    var quotaBytes: [UInt64: Int] = [:]
 
     struct RegionState {
         let region: Region
@@ -96,26 +102,45 @@ struct SlotTable: ~Copyable {
     }
 
     /// `clamp(cap / 64, one slot, 64 MiB)`: large regions keep descriptors and mappings few, small ones let a small cap
-    /// serve several classes.
-    func slotsPerRegion(slotByteCount: Int) -> Int {
-        max(1, min(capacityBytes / 64, 64 << 20) / slotByteCount)
+    /// serve several classes. With a quota no more than a 16th of that, likewise.
+    func slotsPerRegion(_ classIndex: Int) -> Int {
+        let quota = quotaBytes.isEmpty ? nil : quotaBytes[classes[classIndex].tenant]
+        let byteCount = min(capacityBytes / 64, 64 << 20, (quota ?? .max) / 16)
+        return max(1, byteCount / classes[classIndex].slotByteCount)
     }
 
+    /// Bytes of a tenant's regions, mapped or planned.
+    func regionBytes(ofTenant tenant: UInt64) -> Int {
+        classes.reduce(0) { $1.tenant == tenant ? $0 + $1.regionBytes + $1.plannedBytes : $0 }
+    }
+
+    /// What the quota of the class's tenant leaves for further regions; negative when it was lowered.
+    func quotaRoom(_ classIndex: Int) -> Int {
+        guard !quotaBytes.isEmpty, let quota = quotaBytes[classes[classIndex].tenant] else { return .max }
+        return quota - regionBytes(ofTenant: classes[classIndex].tenant)
+    }
+
+    mutating func adjustLeases(_ id: SlotID, by delta: Int) { classes[classIndex(of: id)].leaseCount += delta }
+
     /// Takes the bytes of one more region for `classIndex` from the budget. `otherBytes` is what everything else
-    /// uses or has set aside. Nil when the cap does not allow it.
+    /// uses or has set aside. Nil when the cap or the tenant's quota does not allow it.
     mutating func planRegion(_ classIndex: Int, otherBytes: Int) -> RegionPlan? {
         let size = classes[classIndex].slotByteCount
-        let room = capacityBytes - otherBytes - regionBytes
-        var count = slotsPerRegion(slotByteCount: size)
-        // The last region of a cap may be smaller, down to one slot, so that the cap is used up.
+        let room = min(capacityBytes - otherBytes - regionBytes, quotaRoom(classIndex))
+        var count = slotsPerRegion(classIndex)
+        // The last region of a cap or quota may be smaller, down to one slot, so that it is used up.
         while count > 1 && Region.byteCount(slotByteCount: size, slotCount: count) > room { count /= 2 }
         let plan = RegionPlan(classIndex: classIndex, slotByteCount: size, slotCount: count)
         guard plan.byteCount <= room else { return nil }
         regionBytes += plan.byteCount
+        classes[classIndex].plannedBytes += plan.byteCount
         return plan
     }
 
-    mutating func cancelRegion(_ plan: RegionPlan) { regionBytes -= plan.byteCount }
+    mutating func cancelRegion(_ plan: RegionPlan) {
+        regionBytes -= plan.byteCount
+        classes[plan.classIndex].plannedBytes -= plan.byteCount
+    }
 
     /// Brings a mapped region in; false when metadata for its slots cannot be had (the caller then cancels the plan).
     mutating func addRegion(_ region: Region, plan: RegionPlan) -> Bool {
@@ -136,6 +161,7 @@ struct SlotTable: ~Copyable {
         regions[number] = RegionState(region: region, classIndex: plan.classIndex, slotIDs: ids)
         classes[plan.classIndex].slotCount += ids.count
         classes[plan.classIndex].regionBytes += plan.byteCount
+        classes[plan.classIndex].plannedBytes -= plan.byteCount
         for (index, id) in ids.enumerated().reversed() {
             slots[Int(id)] = Slot(
                 entry: .none,
