@@ -35,7 +35,9 @@ static int map_aligned(int fd, size_t byte_count, size_t alignment, void **out_a
     return 0;
 }
 
-int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, int *out_fd, void **out_address) {
+static int create_sealed(
+    const char *name, size_t byte_count, size_t alignment, int seals, int *out_fd, void **out_address
+) {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return errno;
@@ -51,7 +53,7 @@ int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, 
         close(fd);
         return error;
     }
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0) {
+    if (fcntl(fd, F_ADD_SEALS, seals | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
         error = errno;
         munmap(*out_address, byte_count);
         close(fd);
@@ -59,6 +61,14 @@ int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, 
     }
     *out_fd = fd;
     return 0;
+}
+
+int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, int *out_fd, void **out_address) {
+    return create_sealed(name, byte_count, alignment, F_SEAL_FUTURE_WRITE, out_fd, out_address);
+}
+
+int CLinux_staging_create(const char *name, size_t byte_count, int *out_fd, void **out_address) {
+    return create_sealed(name, byte_count, 4096, 0, out_fd, out_address);
 }
 
 void CLinux_region_destroy(int fd, void *address, size_t byte_count) {

@@ -12,7 +12,7 @@ internal import Synchronization
 /// Every method may be called from any thread. Those that may read or wait for the disk say so; they have an async twin
 /// that does not block Swift's cooperative threads. Errors are for opening and configuring; after that a block is
 /// either there, verified, or it is a miss.
-public final class BlockStore: Sendable {
+public final class BlockStore: BlockCache {
     /// The configuration the store was opened with.
     public let configuration: Configuration
     let core: CoreLock
@@ -105,7 +105,7 @@ public final class BlockStore: Sendable {
     ///
     /// - Parameter memoryOnly: stop before the first block that is only on disk; the call then never waits.
     /// - Complexity: one table look-up per block; one allocation when everything is in memory.
-    public func acquire(_ prefix: Prefix, memoryOnly: Bool = false) -> BlockLease? {
+    public func acquire(_ prefix: Prefix, memoryOnly: Bool) -> BlockLease? {
         lease(acquireBlocks(prefix, memoryOnly: memoryOnly), prefix)
     }
 
@@ -130,7 +130,7 @@ public final class BlockStore: Sendable {
     }
 
     private func lease(_ blocks: [PinnedBlock], _ prefix: Prefix) -> BlockLease? {
-        BlockLease(store: self, blocks: blocks, blockByteCount: prefix.namespace.blockByteCount)
+        BlockLease(owner: self, blocks: blocks, blockByteCount: prefix.namespace.blockByteCount)
     }
 
     private func acquireBlocks(_ prefix: Prefix, memoryOnly: Bool) -> [PinnedBlock] {
@@ -231,7 +231,7 @@ public final class BlockStore: Sendable {
     /// ends there: fewer slots than missing blocks is a normal answer. Never waits for the disk. Nil when there is
     /// nothing to store.
     public func reserve(_ prefix: Prefix) -> BlockReservation? {
-        var blocks: [StoreCore.ReservedBlock] = []
+        var blocks: [ReservedBlock] = []
         var position = 0
         var parent = EntryID.none
         let started = monotonicNanoseconds()
@@ -259,21 +259,7 @@ public final class BlockStore: Sendable {
             if !blocks.isEmpty { core.reservationCount += 1 }
         }
         disk?.nudge()
-        return blocks.isEmpty ? nil : BlockReservation(store: self, namespace: prefix.namespace, blocks: blocks)
-    }
-
-    /// Stores blocks that the caller has as bytes: reserve, copy, commit.
-    ///
-    /// - Parameter bytes: called with the number of a missing block and the memory to fill.
-    /// - Returns: how many blocks became visible.
-    @discardableResult
-    public func store(_ prefix: Prefix, fill: (Int, inout MutableRawSpan) -> Void) -> Int {
-        guard var reservation = reserve(prefix) else { return 0 }
-        for slot in 0..<reservation.count {
-            let number = reservation.blockIndex(at: slot)
-            reservation.withMutableBytes(at: slot) { fill(number, &$0) }
-        }
-        return reservation.commit()
+        return blocks.isEmpty ? nil : BlockReservation(owner: self, namespace: prefix.namespace, blocks: blocks)
     }
 
     // MARK: Removing
@@ -284,7 +270,7 @@ public final class BlockStore: Sendable {
     ///
     /// May wait for the disk. Returns how many blocks went.
     @discardableResult
-    public func remove(_ prefix: Prefix, from first: Int = 0) -> Int {
+    public func remove(_ prefix: Prefix, from first: Int) -> Int {
         let keys = Array(prefix.keys.dropFirst(first))
         return removeKeys(keys, namespace: prefix.namespace)
     }
@@ -350,14 +336,7 @@ public final class BlockStore: Sendable {
         return statistics
     }
 
-    // MARK: What leases and reservations call
-
-    func endLease(_ blocks: [PinnedBlock]) {
-        core.with { core in
-            core.endLease(on: blocks[0].slot)
-            for block in blocks { core.unpin(block.slot) }
-        }
-    }
+    // MARK: Inside
 
     func endPins(_ slots: [SlotID]) {
         core.with { core in for slot in slots { core.unpin(slot) } }
@@ -416,6 +395,11 @@ public struct PrefixMatch: Sendable, Hashable {
     public var count: Int { tiers.count }
     /// Whether `acquire` would read from disk.
     public var needsDisk: Bool { tiers.contains(.disk) }
+
+    package init(tiers: [Tier], isWarming: Bool) {
+        self.tiers = tiers
+        self.isWarming = isWarming
+    }
 }
 
 /// What `flush` achieved.
@@ -426,4 +410,10 @@ public struct FlushResult: Sendable, Hashable {
     public let refusedBlocks: Int
     /// Why, when some are.
     public let reason: String?
+
+    package init(durableBlocks: Int, refusedBlocks: Int, reason: String?) {
+        self.durableBlocks = durableBlocks
+        self.refusedBlocks = refusedBlocks
+        self.reason = reason
+    }
 }

@@ -27,6 +27,8 @@ public struct KVStoreError: Error, Sendable, Hashable {
         public static let diskFull = Code("diskFull")
         /// Stored bytes are not what was written.
         public static let corrupt = Code("corrupt")
+        /// The daemon cannot be reached, or refuses.
+        public static let unavailable = Code("unavailable")
         /// Any other input/output failure.
         public static let io = Code("io")
     }

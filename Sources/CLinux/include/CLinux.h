@@ -4,6 +4,7 @@
 #define CLINUX_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /// Creates a memfd of `byte_count` bytes, allocates its pages, maps it read-write at an address aligned to
 /// `alignment` (a power of two, at least a page) and seals it: nobody can shrink, grow or newly map it writable, and the
@@ -25,5 +26,44 @@ void CLinux_unreserve(void *address, size_t byte_count);
 
 /// Names a thread (at most 15 bytes). Returns 0 or an errno.
 int CLinux_name_thread(unsigned long thread, const char *name);
+
+// MARK: Sockets. Results below 0 are negated errnos.
+
+/// Descriptors in one message; the kernel's own limit is 253.
+#define CLINUX_DESCRIPTORS_PER_MESSAGE 64
+
+/// Connects to a Unix stream socket. Returns a non-blocking, close-on-exec descriptor.
+int CLinux_connect(const char *path, int timeout_milliseconds);
+
+/// Sends without raising SIGPIPE. Returns the bytes taken.
+long CLinux_send(int fd, const void *bytes, size_t byte_count);
+
+/// Sends bytes with 1 to 64 descriptors attached to the first of them. Returns the bytes taken: if fewer than all, the
+/// descriptors went along and the rest is to be sent without them.
+long CLinux_send_descriptors(int fd, const void *bytes, size_t byte_count, const int *descriptors, size_t count);
+
+/// Receives bytes and the descriptors that came with them (close-on-exec; those beyond `capacity` are closed at once).
+/// Returns the bytes received, 0 at the end of the stream.
+long CLinux_receive(int fd, void *bytes, size_t byte_count, int *descriptors, size_t capacity, size_t *out_count);
+
+/// Waits until `fd` can be read or written. Returns 1, 0 after the timeout, or a negated errno.
+int CLinux_wait(int fd, int for_writing, int timeout_milliseconds);
+
+/// Maps a memfd that somebody sent, after checking that it is as long as announced and can never be shorter.
+/// Returns 0 or an errno (EBADF: too short or no file, EPERM: a seal is missing).
+int CLinux_map_shared(int fd, size_t byte_count, int writable, int required_seals, void **out_address);
+
+/// F_SEAL_SHRINK | F_SEAL_GROW.
+int CLinux_seals_shrink_grow(void);
+
+/// Reads a word that another process may write: after every read that came before it in the program.
+uint64_t CLinux_load_acquire(const void *word);
+
+void CLinux_unmap(void *address, size_t byte_count);
+void CLinux_close(int fd);
+
+/// A memfd that both sides write: allocated, mapped and sealed against shrinking and growing, not against writing.
+/// Returns 0 or the errno of the step that failed.
+int CLinux_staging_create(const char *name, size_t byte_count, int *out_fd, void **out_address);
 
 #endif

@@ -3,25 +3,38 @@
 /// While the lease lives, none of its blocks is overwritten, moved or unmapped, whatever happens in the store: eviction
 /// passes them by, removal only makes them unfindable. One lease covers a whole matched prefix, so a prompt of a
 /// thousand blocks costs one release. Ends when it goes out of scope.
+///
+/// A lease from a daemon has one thing more to it: should this process be stopped for longer than the daemon's lease time,
+/// its blocks may be given to others. The memory stays mapped; `isCurrent` tells, and is to be asked after the bytes
+/// were used.
 public struct BlockLease: ~Copyable, Sendable {
-    private let store: BlockStore
+    private let owner: any LeaseOwner
     private let blocks: [PinnedBlock]
     private let blockByteCount: Int
+    /// The owner's number for the lease.
+    private let token: UInt64
 
-    init?(store: BlockStore, blocks: [PinnedBlock], blockByteCount: Int) {
+    package init?(owner: any LeaseOwner, blocks: [PinnedBlock], blockByteCount: Int, token: UInt64 = 0) {
         guard !blocks.isEmpty else { return nil }
-        self.store = store
+        self.owner = owner
         self.blocks = blocks
         self.blockByteCount = blockByteCount
+        self.token = token
     }
 
-    deinit { store.endLease(blocks) }
+    deinit { owner.endLease(blocks, token: token) }
 
     /// Leading blocks of the prefix that the lease covers; never 0.
     public var count: Int { blocks.count }
 
     /// Where block `index` was found.
     public func tier(at index: Int) -> Tier { blocks[index].tier }
+
+    /// Whether every byte read under this lease up to now was the right one. Always true in an embedded store. When it
+    /// is false, throw away what was computed and treat the prefix as a miss.
+    ///
+    /// - Complexity: one load per block.
+    public var isCurrent: Bool { owner.isCurrent(token: token) }
 
     /// The bytes of block `index`, in place.
     public func withBytes<Result>(at index: Int, _ body: (RawSpan) throws -> Result) rethrows -> Result {
@@ -37,4 +50,13 @@ public struct BlockLease: ~Copyable, Sendable {
         let span = unsafe blocks[index].memory.bytes(blockByteCount).bytes
         return unsafe _overrideLifetime(span, borrowing: self)
     }
+
+    /// The slots under the lease, head first.
+    package var slots: [SlotID] { blocks.map(\.slot) }
+}
+
+/// Who gave a lease out: the store in this process, or the connection to a daemon.
+package protocol LeaseOwner: AnyObject, Sendable {
+    func endLease(_ blocks: [PinnedBlock], token: UInt64)
+    func isCurrent(token: UInt64) -> Bool
 }

@@ -10,13 +10,19 @@ public struct BlockReservation: ~Copyable, Sendable {
     /// Gives the slots back unless they were committed. A struct of its own so that `commit` can consume it. Not private:
     /// who keeps a reservation in a property of another module links against its type.
     @usableFromInline struct Pending: ~Copyable, Sendable {
-        let store: BlockStore
-        var blocks: [StoreCore.ReservedBlock]
-        deinit { if !blocks.isEmpty { store.abandon(blocks) } }
+        let owner: any ReservationOwner
+        var blocks: [ReservedBlock]
+        let token: UInt64
+        deinit { if !blocks.isEmpty { owner.abandon(blocks, token: token) } }
     }
 
-    init(store: BlockStore, namespace: Namespace, blocks: [StoreCore.ReservedBlock]) {
-        pending = Pending(store: store, blocks: blocks)
+    package init(
+        owner: any ReservationOwner,
+        namespace: Namespace,
+        blocks: [ReservedBlock],
+        token: UInt64 = 0
+    ) {
+        pending = Pending(owner: owner, blocks: blocks, token: token)
         blockByteCount = namespace.blockByteCount
     }
 
@@ -45,15 +51,73 @@ public struct BlockReservation: ~Copyable, Sendable {
         let blocks = pending.blocks
         // From here on the pins are ended by the commit, not by deinit.
         pending.blocks = []
-        return pending.store.commit(blocks, blockByteCount: blockByteCount)
+        return pending.owner.commit(blocks, digests: nil, blockByteCount: blockByteCount, token: pending.token)
+    }
+
+    /// Commits blocks whose digests the caller has computed from the slots themselves, see `copyIn`.
+    package consuming func commit(digests: [UInt64]) -> Int {
+        precondition(digests.count == pending.blocks.count, "a digest for every block")
+        let blocks = pending.blocks
+        pending.blocks = []
+        return pending.owner.commit(blocks, digests: digests, blockByteCount: blockByteCount, token: pending.token)
+    }
+
+    /// Fills slot `index` from memory that somebody else may be writing: piece by piece, hashing each piece where it
+    /// landed while it is in cache. What is hashed is what is stored, whatever happens to the source.
+    ///
+    /// - Parameter source: at least a block's bytes.
+    /// - Returns: the digest for `commit(digests:)`.
+    package mutating func copyIn(at index: Int, from source: UnsafeRawBufferPointer, _ stream: XXH3.Stream) -> UInt64 {
+        precondition(source.count >= blockByteCount, "the source is shorter than a block")
+        // Reserved for us alone until commit or abandon; both ranges are checked above.
+        let slot = unsafe pending.blocks[index].memory.mutableBytes(blockByteCount)
+        stream.restart()
+        var offset = 0
+        while offset < blockByteCount {
+            let end = min(offset + Self.pieceByteCount, blockByteCount)
+            let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[offset..<end])
+            unsafe piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: source[offset..<end]))
+            unsafe stream.append(UnsafeRawBufferPointer(piece))
+            offset = end
+        }
+        return stream.digest
+    }
+
+    /// Fits the second-level cache with room to spare.
+    private static var pieceByteCount: Int { 128 << 10 }
+}
+
+/// A slot that was given out to be filled, not yet visible.
+package struct ReservedBlock: Sendable {
+    let key: BlockKey
+    let entry: EntryID
+    let slot: SlotID
+    // The reservation's pin keeps the memory where it is.
+    let memory: SlotMemory
+    /// Number of the block in its prefix.
+    package let position: Int
+
+    package init(key: BlockKey, entry: EntryID, slot: SlotID, memory: SlotMemory, position: Int) {
+        self.key = key
+        self.entry = entry
+        self.slot = slot
+        self.memory = memory
+        self.position = position
     }
 }
 
-extension BlockStore {
-    func commit(_ blocks: [StoreCore.ReservedBlock], blockByteCount: Int) -> Int {
+/// Who gave a reservation out: the store in this process, or the connection to a daemon.
+package protocol ReservationOwner: AnyObject, Sendable {
+    /// - Parameter digests: of the blocks' bytes; nil when the owner has to compute them.
+    func commit(_ blocks: [ReservedBlock], digests: [UInt64]?, blockByteCount: Int, token: UInt64) -> Int
+    func abandon(_ blocks: [ReservedBlock], token: UInt64)
+}
+
+extension BlockStore: LeaseOwner, ReservationOwner {
+    package func commit(_ blocks: [ReservedBlock], digests: [UInt64]?, blockByteCount: Int, token: UInt64) -> Int {
         let started = monotonicNanoseconds()
         // The reservation's pins hold until the core's commit below ends them.
-        let digests = blocks.map { unsafe XXH3.digest($0.memory.bytes(blockByteCount)) }
+        let digests = digests ?? blocks.map { unsafe XXH3.digest($0.memory.bytes(blockByteCount)) }
         let now = secondsNow()
         let visible = core.with { core in
             core.reservationCount -= 1
@@ -64,10 +128,19 @@ extension BlockStore {
         return visible
     }
 
-    func abandon(_ blocks: [StoreCore.ReservedBlock]) {
+    package func abandon(_ blocks: [ReservedBlock], token: UInt64) {
         core.with { core in
             core.reservationCount -= 1
             core.abandon(blocks)
         }
     }
+
+    package func endLease(_ blocks: [PinnedBlock], token: UInt64) {
+        core.with { core in
+            core.endLease(on: blocks[0].slot)
+            for block in blocks { core.unpin(block.slot) }
+        }
+    }
+
+    package func isCurrent(token: UInt64) -> Bool { true }
 }

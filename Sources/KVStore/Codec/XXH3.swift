@@ -10,13 +10,13 @@ package enum XXH3 {
         unsafe kvstore_xxh3_64bits(bytes.baseAddress, bytes.count)
     }
 
-    /// The digest of bytes that come in parts: the same number as that of all of them at once.
+    /// The digest of bytes that come in parts: the same number as that of all of them at once. Not thread-safe.
     @safe
-    final class Stream {
+    package final class Stream {
         private let state: OpaquePointer
 
         /// Nil when there is no memory.
-        init?() {
+        package init?() {
             guard let state = unsafe XXH3_createState() else { return nil }
             unsafe self.state = state
             restart()
@@ -26,13 +26,13 @@ package enum XXH3 {
         deinit { unsafe XXH3_freeState(state) }
 
         /// Forgets what came so far.
-        func restart() { unsafe XXH3_64bits_reset(state) }
+        package func restart() { unsafe XXH3_64bits_reset(state) }
 
-        func append(_ bytes: UnsafeRawBufferPointer) {
+        package func append(_ bytes: UnsafeRawBufferPointer) {
             unsafe kvstore_xxh3_64bits_update(state, bytes.baseAddress, bytes.count)
         }
 
         /// The digest of what came so far.
-        var digest: UInt64 { unsafe XXH3_64bits_digest(state) }
+        package var digest: UInt64 { unsafe XXH3_64bits_digest(state) }
     }
 }

@@ -7,12 +7,12 @@ internal import Glibc
 /// @unchecked Sendable: the C objects live at a fixed address for the life of the instance and are made for sharing;
 /// `Value` is only reached under the mutex.
 @safe
-final class Monitor<Value>: @unchecked Sendable {
+package final class Monitor<Value>: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private var value: Value
 
-    init(_ value: Value) {
+    package init(_ value: Value) {
         self.value = value
         // Deadlines are measured on the monotonic clock: a jump of the wall clock must not stall the disk.
         var attributes = pthread_condattr_t()
@@ -31,7 +31,7 @@ final class Monitor<Value>: @unchecked Sendable {
     }
 
     /// Changes the value and wakes everybody who waits.
-    func update<Result>(_ body: (inout Value) -> Result) -> Result {
+    package func update<Result>(_ body: (inout Value) -> Result) -> Result {
         unsafe pthread_mutex_lock(mutex)
         defer {
             unsafe pthread_cond_broadcast(condition)
@@ -41,7 +41,7 @@ final class Monitor<Value>: @unchecked Sendable {
     }
 
     /// Waits until `body` returns a result, at most until `deadlineNanoseconds` on the monotonic clock.
-    func wait<Result>(untilNanoseconds deadlineNanoseconds: UInt64?, _ body: (inout Value) -> Result?) -> Result? {
+    package func wait<Result>(untilNanoseconds deadlineNanoseconds: UInt64?, _ body: (inout Value) -> Result?) -> Result? {
         unsafe pthread_mutex_lock(mutex)
         defer { unsafe pthread_mutex_unlock(mutex) }
         while true {
@@ -60,7 +60,7 @@ final class Monitor<Value>: @unchecked Sendable {
 }
 
 /// The monotonic clock.
-func monotonicNanoseconds() -> UInt64 {
+package func monotonicNanoseconds() -> UInt64 {
     var now = timespec()
     unsafe clock_gettime(CLOCK_MONOTONIC, &now)
     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
@@ -69,7 +69,7 @@ func monotonicNanoseconds() -> UInt64 {
 /// A named thread that runs one closure.
 ///
 /// @unchecked Sendable: the handle is written once, before anybody can join.
-final class DiskThread: @unchecked Sendable {
+package final class DiskThread: @unchecked Sendable {
     private var handle: pthread_t = 0
     private let isRunning: Bool
 
@@ -78,7 +78,7 @@ final class DiskThread: @unchecked Sendable {
         init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
 
-    init(name: String, _ body: @escaping @Sendable () -> Void) {
+    package init(name: String, _ body: @escaping @Sendable () -> Void) {
         // The new thread takes the retained box over; on failure it is released here.
         let box = unsafe Unmanaged.passRetained(Start(body))
         let status = unsafe pthread_create(
@@ -100,7 +100,7 @@ final class DiskThread: @unchecked Sendable {
 
     /// Waits for the thread to end. Call once. From the thread itself (the last reference to a store can go away in a job
     /// of its own) there is nothing to wait for.
-    func join() {
+    package func join() {
         guard isRunning else { return }
         if pthread_equal(pthread_self(), handle) != 0 {
             pthread_detach(handle)
@@ -111,7 +111,7 @@ final class DiskThread: @unchecked Sendable {
 }
 
 /// A fixed number of threads and a queue of jobs for them. Names longer than 15 bytes are cut by the kernel.
-final class ReaderPool: Sendable {
+package final class ReaderPool: Sendable {
     private struct State {
         var jobs: [@Sendable () -> Void] = []
         var isStopping = false
@@ -119,7 +119,7 @@ final class ReaderPool: Sendable {
     private let state = Monitor(State())
     private let threads: [DiskThread]
 
-    init(threadCount: Int, name: String = "kvstore-read") {
+    package init(threadCount: Int, name: String = "kvstore-read") {
         let state = self.state
         threads = (0..<threadCount).map { number in
             DiskThread(name: "\(name)-\(number)") {
@@ -136,7 +136,7 @@ final class ReaderPool: Sendable {
     }
 
     /// Runs `job` on one of the threads, some time. After `stop` jobs run on the caller's thread.
-    func submit(_ job: @escaping @Sendable () -> Void) {
+    package func submit(_ job: @escaping @Sendable () -> Void) {
         let accepted = state.update { state in
             if state.isStopping { return false }
             state.jobs.append(job)
@@ -146,7 +146,7 @@ final class ReaderPool: Sendable {
     }
 
     /// Finishes the jobs there are and ends the threads.
-    func stop() {
+    package func stop() {
         state.update { $0.isStopping = true }
         for thread in threads { thread.join() }
     }

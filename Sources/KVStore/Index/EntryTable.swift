@@ -1,5 +1,5 @@
 /// Index of an entry, dense from 0. `none` says "no entry".
-typealias EntryID = UInt32
+package typealias EntryID = UInt32
 extension UInt32 {
     static var none: UInt32 { .max }
 }

@@ -1,13 +1,20 @@
 // Getting slots: reserve, pin, load, commit, and the evictions they force.
 
 /// A block whose slot the holder has pinned.
-struct PinnedBlock: Sendable {
+package struct PinnedBlock: Sendable {
     let entry: EntryID
     let slot: SlotID
     // The pin keeps the memory where it is.
     let memory: SlotMemory
     /// Where the block was found.
     var tier: Tier
+
+    package init(entry: EntryID, slot: SlotID, memory: SlotMemory, tier: Tier) {
+        self.entry = entry
+        self.slot = slot
+        self.memory = memory
+        self.tier = tier
+    }
 }
 
 /// Where a block was found.
@@ -171,17 +178,6 @@ extension StoreCore {
 
     // MARK: Reserve and commit
 
-    /// A slot handed out by `reserve`, not yet visible.
-    struct ReservedBlock: Sendable {
-        let key: BlockKey
-        let entry: EntryID
-        let slot: SlotID
-        // The reservation's pin keeps the memory where it is.
-        let memory: SlotMemory
-        /// Number of the block in its prefix.
-        let position: Int
-    }
-
     /// Goes on along `prefix` from `position`, giving a slot to every block that is missing. Stops at the first that
     /// gets none: what comes after it could never be found.
     mutating func reserveRun(
@@ -324,27 +320,23 @@ extension StoreCore {
             guard evictColdest(classIndex) else { return .none }
         }
         if let slot = takeFree(classIndex, for: entry, key: key) { return .slot(slot) }
-        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
-        {
-            return .needsRegion(plan)
-        }
+        if let plan = planRegion(classIndex) { return .needsRegion(plan) }
         // Every slot of the class is taken, maybe by blocks that wait for the disk or are in use.
         takeFromColderClass(for: classIndex)
-        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
-        {
-            return .needsRegion(plan)
-        }
+        if let plan = planRegion(classIndex) { return .needsRegion(plan) }
         if dropColdestSpilling(classIndex) || evictColdest(classIndex),
             let slot = takeFree(classIndex, for: entry, key: key)
         {
             return .slot(slot)
         }
         takeFromOtherClass(for: classIndex)
-        if let plan = slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
-        {
-            return .needsRegion(plan)
-        }
+        if let plan = planRegion(classIndex) { return .needsRegion(plan) }
         return .none
+    }
+
+    /// One more region for the class, if the cap leaves room beside everything else.
+    private mutating func planRegion(_ classIndex: Int) -> SlotTable.RegionPlan? {
+        slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
     }
 
     mutating func takeFree(_ classIndex: Int, for entry: EntryID, key: BlockKey) -> SlotID? {

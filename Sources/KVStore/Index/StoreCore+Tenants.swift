@@ -221,7 +221,7 @@ extension StoreCore {
             result.quotaEvictedBlocks = tenant.quotaEvictedBlocks
             result.namespaces = namespaceCounts[index]
             for slotClass in slots.classes where slotClass.tenant == tenant.hash {
-                result.memoryBytes += slotClass.regionBytes
+                result.memoryBytes += slotClass.regionBytes + slotClass.closedSharedBytes
                 result.leases += slotClass.leaseCount
             }
             return result

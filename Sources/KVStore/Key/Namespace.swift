@@ -9,11 +9,13 @@ public struct Namespace: Sendable {
     /// Bytes of one block.
     public let blockByteCount: Int
     let hasher: PrefixHasher
-    let index: UInt16
+    package let index: UInt16
 
-    init(identity: NamespaceIdentity, index: UInt16) {
+    /// - Parameter fingerprint: of the identity with the salt that only the daemon knows; nil when the identity is whole.
+    package init(identity: NamespaceIdentity, fingerprint: BlockKey? = nil, index: UInt16) {
         self.identity = identity
-        self.fingerprint = identity.fingerprint
+        let fingerprint = fingerprint ?? identity.fingerprint
+        self.fingerprint = fingerprint
         self.blockByteCount = identity.blockByteCount
         self.hasher = PrefixHasher(fingerprint: fingerprint, tokensPerBlock: identity.tokensPerBlock)
         self.index = index
@@ -51,6 +53,12 @@ public struct Prefix: Sendable {
     public let keys: [BlockKey]
     /// Tokens of the prompt; more than the blocks hold when the last block is not full.
     public let tokenCount: Int
+
+    package init(namespace: Namespace, keys: [BlockKey], tokenCount: Int) {
+        self.namespace = namespace
+        self.keys = keys
+        self.tokenCount = tokenCount
+    }
 
     /// The first `count` blocks of this prefix.
     public func first(_ count: Int) -> Prefix {

@@ -1,6 +1,7 @@
-// The only file that imports CLinux: memory that the kernel gives and takes, with an error instead of an abort.
+// The only file of this module that imports CLinux: memory that the kernel gives and takes, with an error instead of an abort.
 internal import CLinux
 internal import Glibc
+internal import Synchronization
 
 /// One sealed memfd: the unit in which the memory tier takes memory from the system and gives it back.
 ///
@@ -64,6 +65,8 @@ final class Region {
         // In bounds by the line above; the page behind the slots was sized for it.
         let word = unsafe (base + slotByteCount * slotCount).assumingMemoryBound(to: UInt64.self) + index
         unsafe word.pointee &+= 1
+        // Before any byte of the slot changes, for a reader in another process that looks at both in the other order.
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
     }
 
     /// How often the slot was given out.
@@ -79,9 +82,9 @@ func nameThread(_ thread: pthread_t, _ name: String) {
     _ = unsafe CLinux_name_thread(UInt(thread), name)
 }
 
-let pageByteCount = 4096
+package let pageByteCount = 4096
 
-func roundUp(_ value: Int, to multiple: Int) -> Int {
+package func roundUp(_ value: Int, to multiple: Int) -> Int {
     (value + multiple - 1) / multiple * multiple
 }
 

@@ -1,5 +1,5 @@
 /// Index of a slot over all regions, dense from 0.
-typealias SlotID = UInt32
+package typealias SlotID = UInt32
 
 /// What the memory tier knows about one slot.
 struct Slot: BitwiseCopyable {
@@ -32,6 +32,8 @@ struct SlotClass {
     var regionBytes = 0
     /// Bytes of regions that are being mapped.
     var plannedBytes = 0
+    /// Bytes of regions that are closed here and still mapped by other processes.
+    var closedSharedBytes = 0
     /// Open leases whose first block is in a slot of this class.
     var leaseCount = 0
     /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
@@ -54,8 +56,15 @@ struct SlotTable: ~Copyable {
     let policyName: EvictionPolicyName
     /// What the regions of a tenant may take together; those without an entry have only the cap.
     var quotaBytes: [UInt64: Int] = [:]
+    private var nextRegionID: UInt32 = 1
+    /// Other processes that map a region, by its id. Its bytes stay in `regionBytes` until the last of them let go of it,
+    /// even if it is closed here.
+    private var sharers: [UInt32: Int] = [:]
+    private var closedShared: [UInt32: (byteCount: Int, classIndex: Int)] = [:]
 
     struct RegionState {
+        /// Never used again, unlike the region's number.
+        let id: UInt32
         let region: Region
         let classIndex: Int
         let slotIDs: [SlotID]
@@ -109,9 +118,13 @@ struct SlotTable: ~Copyable {
         return max(1, byteCount / classes[classIndex].slotByteCount)
     }
 
-    /// Bytes of a tenant's regions, mapped or planned.
+    /// Bytes of a tenant's regions: mapped, planned, or closed and still mapped by other processes.
     func regionBytes(ofTenant tenant: UInt64) -> Int {
-        classes.reduce(0) { $1.tenant == tenant ? $0 + $1.regionBytes + $1.plannedBytes : $0 }
+        var byteCount = 0
+        for slotClass in classes where slotClass.tenant == tenant {
+            byteCount += slotClass.regionBytes + slotClass.plannedBytes + slotClass.closedSharedBytes
+        }
+        return byteCount
     }
 
     /// What the quota of the class's tenant leaves for further regions; negative when it was lowered.
@@ -158,7 +171,13 @@ struct SlotTable: ~Copyable {
         for offset in 0..<fresh { ids.append(SlotID(start + offset)) }
         let number = regions.firstIndex { $0 == nil } ?? regions.count
         if number == regions.count { regions.append(nil) }
-        regions[number] = RegionState(region: region, classIndex: plan.classIndex, slotIDs: ids)
+        regions[number] = RegionState(
+            id: nextRegionID,
+            region: region,
+            classIndex: plan.classIndex,
+            slotIDs: ids
+        )
+        nextRegionID += 1
         classes[plan.classIndex].slotCount += ids.count
         classes[plan.classIndex].regionBytes += plan.byteCount
         classes[plan.classIndex].plannedBytes -= plan.byteCount
@@ -244,9 +263,56 @@ struct SlotTable: ~Copyable {
         freeIDs.append(contentsOf: state.slotIDs)
         classes[state.classIndex].slotCount -= state.slotIDs.count
         classes[state.classIndex].regionBytes -= state.region.byteCount
-        regionBytes -= state.region.byteCount
+        if sharers[state.id] == nil {
+            regionBytes -= state.region.byteCount
+        } else {
+            closedShared[state.id] = (state.region.byteCount, state.classIndex)
+            classes[state.classIndex].closedSharedBytes += state.region.byteCount
+        }
         return state.region
     }
+
+    // MARK: Other processes
+
+    /// Where a slot lies, for somebody who maps its region in another process.
+    func place(of id: SlotID) -> SlotPlace {
+        let slot = slots[Int(id)]
+        let state = regions[Int(slot.region)]!
+        return SlotPlace(
+            regionID: state.id,
+            slotIndex: slot.indexInRegion,
+            generation: state.region.generation(ofSlot: Int(slot.indexInRegion))
+        )
+    }
+
+    /// Notes that one more process is about to map a region. Nil when it is closed.
+    mutating func share(_ id: UInt32) -> SharedRegion? {
+        guard let state = regions.first(where: { $0?.id == id }) ?? nil else { return nil }
+        sharers[id, default: 0] += 1
+        return SharedRegion(
+            id: id,
+            slotCount: state.region.slotCount,
+            slotByteCount: state.region.slotByteCount,
+            byteCount: state.region.byteCount,
+            fileDescriptor: state.region.fileDescriptor
+        )
+    }
+
+    /// A process has unmapped a region, or has ended.
+    mutating func unshare(_ id: UInt32) {
+        guard let count = sharers[id] else { return }
+        sharers[id] = count > 1 ? count - 1 : nil
+        if count == 1, let closed = closedShared.removeValue(forKey: id) {
+            regionBytes -= closed.byteCount
+            classes[closed.classIndex].closedSharedBytes -= closed.byteCount
+        }
+    }
+
+    /// Whether other processes should let go of a region.
+    func isClosedButShared(_ id: UInt32) -> Bool { closedShared[id] != nil }
+
+    /// Bytes of regions that are closed here and still mapped elsewhere.
+    var closedSharedByteCount: Int { closedShared.values.reduce(0) { $0 + $1.byteCount } }
 
     mutating func adjustOccupied(_ id: SlotID, by delta: Int) {
         classes[classIndex(of: id)].occupiedCount += delta
@@ -287,10 +353,10 @@ struct SlotTable: ~Copyable {
 /// Sendable although it is an address: who holds one also holds a pin or the reservation of the slot, and the store
 /// gives the slot to nobody else until that ends.
 @safe
-struct SlotMemory: @unchecked Sendable {
+package struct SlotMemory: @unchecked Sendable {
     private let address: UnsafeMutableRawPointer
 
-    init(address: UnsafeMutableRawPointer) { unsafe self.address = address }
+    package init(address: UnsafeMutableRawPointer) { unsafe self.address = address }
 
     /// Valid while the holder's pin is.
     @unsafe func bytes(_ count: Int) -> UnsafeRawBufferPointer {

@@ -64,6 +64,8 @@ public struct WarmUpStatistics: Sendable, Codable, Hashable {
 
 /// What a store did and holds. All counts are since the store was opened.
 public struct StoreStatistics: Sendable, Codable, Hashable {
+    package init() {}
+
     /// Calls of `acquire`.
     public var lookups = 0
     /// Blocks those calls asked for.

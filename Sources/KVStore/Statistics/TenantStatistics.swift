@@ -28,7 +28,7 @@ public struct TenantStatistics: Sendable, Codable, Hashable {
     public var missesWarming = 0
     /// Blocks the memory tier counts.
     public var memoryBlocks = 0
-    /// Bytes of the tenant's regions.
+    /// Bytes of the tenant's regions, those included that are closed and still mapped by clients.
     public var memoryBytes = 0
     /// What `memoryBytes` may not pass; nil without a quota.
     public var memoryQuotaBytes: Int?

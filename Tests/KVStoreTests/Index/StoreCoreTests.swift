@@ -14,11 +14,10 @@ struct StoreCoreTests {
     private static func problems(_ store: BlockStore) -> [String] { store.core.with { $0.checkInvariants() } }
 
     /// Reserves as the façade does, at a time of our choosing. A region with free slots must be there already.
-    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [StoreCore
-        .ReservedBlock]
+    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [ReservedBlock]
     {
         store.core.with { core in
-            var blocks: [StoreCore.ReservedBlock] = []
+            var blocks: [ReservedBlock] = []
             var (position, parent) = (0, EntryID.none)
             _ = core.reserveRun(prefix, position: &position, parent: &parent, blocks: &blocks, nowSeconds: now)
             return blocks
@@ -26,7 +25,7 @@ struct StoreCoreTests {
     }
 
     /// Fills with the bytes of `version` and commits.
-    private static func commit(_ store: BlockStore, _ blocks: [StoreCore.ReservedBlock], version: UInt64) -> Int {
+    private static func commit(_ store: BlockStore, _ blocks: [ReservedBlock], version: UInt64) -> Int {
         var digests: [UInt64] = []
         for block in blocks {
             var span = block.memory.mutableBytes(4096).mutableBytes

@@ -1,0 +1,131 @@
+internal import KVStore
+
+/// How a client talks to a daemon.
+public struct ClientOptions: Sendable, Hashable {
+    /// Longest wait for an answer about blocks. After that the call is a miss and the connection is given up, since what
+    /// comes later would answer the wrong question.
+    public var timeoutSeconds: Double = 1
+    /// The same for `flush`, `remove` and operators' calls, which wait for the disk.
+    public var slowTimeoutSeconds: Double = 30
+    /// Wait before the first attempt to connect again; doubles up to five seconds. Meanwhile every call is a miss at once.
+    public var retrySeconds: Double = 0.05
+    /// What the daemon shows the client as, at most 64 bytes.
+    public var name: String = ""
+    /// Shown instead of the user id, where the daemon binds the tenant to a token.
+    public var token: [UInt8] = []
+
+    /// The defaults.
+    public init() {}
+}
+
+/// One connection that has said hello. Not thread-safe: one call at a time.
+struct ClientConnection: ~Copyable {
+    private var socket: UnixSocket
+    private(set) var hello: HelloReply
+    private var regions: [UInt32: MappedRegion] = [:]
+    /// Regions the daemon has closed, until no lease here refers to them.
+    private var closing: [UInt32: MappedRegion] = [:]
+    private(set) var staging: MappedRegion?
+    private var nextRequestID: UInt32 = 1
+
+    /// Connects and says hello.
+    static func open(path: String, options: ClientOptions) throws(ClientError) -> ClientConnection {
+        let limit = UInt64(max(0.001, options.timeoutSeconds) * 1e9)
+        var connection = ClientConnection(try UnixSocket(path: path, timeoutNanoseconds: limit))
+        let name = options.name.isEmpty ? "kvstore client" : options.name
+        let request = HelloRequest(name: name, token: options.token)
+        let body = try connection.call(.hello, request.body, deadline: monotonicNanoseconds() + limit)
+        guard let reply = HelloReply(body), reply.version == 1 else {
+            throw ClientError(.protocolError, "the daemon's hello is not understood; are both of one version?")
+        }
+        connection.hello = reply
+        return connection
+    }
+
+    private init(_ socket: consuming UnixSocket) {
+        self.socket = socket
+        hello = HelloReply(
+            hasTenant: false,
+            isOperator: false,
+            leaseMilliseconds: 0,
+            stagingByteCount: 0,
+            daemonID: 0,
+            tenant: ""
+        )
+    }
+
+    /// Sends a request and waits for its reply. Any error but a refusal leaves the connection unusable.
+    mutating func call(_ verb: Verb, _ body: [UInt8], deadline: UInt64) throws(ClientError) -> [UInt8] {
+        let requestID = nextRequestID
+        nextRequestID &+= 1
+        let frame = Frame(.request, verb, requestID: requestID, body: body)
+        try socket.send(frame.bytes, deadline: deadline)
+        while true {
+            let headerBytes = try socket.receive(FrameHeader.byteCount, deadline: deadline)
+            guard let header = FrameHeader(headerBytes), header.kind != .request,
+                Int(header.bodyByteCount) <= WireLimits.replyByteCount
+            else { throw ClientError(.protocolError, "what came back is no reply of this protocol") }
+            let reply = try socket.receive(Int(header.bodyByteCount), deadline: deadline)
+            if header.kind == .event {
+                try handleEvent(header, reply)
+                continue
+            }
+            guard header.requestID == requestID, header.verb == verb.rawValue || header.status == .badFrame else {
+                throw ClientError(.protocolError, "a reply came to a question that was not asked")
+            }
+            if header.status == .ok { return reply }
+            throw Self.refusal(header.status, String(decoding: reply, as: UTF8.self))
+        }
+    }
+
+    /// Sends a request that gets no reply.
+    mutating func send(_ verb: Verb, _ body: [UInt8], deadline: UInt64) throws(ClientError) {
+        let frame = Frame(.request, verb, requestID: nextRequestID, body: body)
+        nextRequestID &+= 1
+        try socket.send(frame.bytes, deadline: deadline)
+    }
+
+    private static func refusal(_ status: WireStatus, _ text: String) -> ClientError {
+        switch status {
+        case .badFrame, .wrongOrder, .unknownVerb, .unsupportedVersion:
+            ClientError(.protocolError, "the daemon did not understand: \(text)", status: status)
+        case .forbidden, .noTenant: ClientError(.permissionDenied, text, status: status)
+        default: ClientError(.refused, text, status: status)
+        }
+    }
+
+    private mutating func handleEvent(_ header: FrameHeader, _ body: [UInt8]) throws(ClientError) {
+        guard header.verb == Verb.regions.rawValue, let event = RegionsEvent(body) else {
+            throw ClientError(.protocolError, "an unknown event came")
+        }
+        for region in event.regions {
+            let mapped = try socket.mapReceived(region)
+            switch region.kind {
+            case .slots: regions[region.id] = mapped
+            case .staging: staging = mapped
+            }
+        }
+    }
+
+    func region(_ id: UInt32) -> MappedRegion? { regions[id] ?? closing[id] }
+
+    /// Tells the daemon that this process lives, and lets go of what it has closed. True when there is more to let go of,
+    /// so that the daemon should hear of it soon.
+    mutating func renew(deadline: UInt64) throws(ClientError) -> Bool {
+        var unmapped: [UInt32] = []
+        for id in Array(closing.keys) {
+            // Nobody else refers to it: dropping it unmaps it.
+            guard isKnownUniquelyReferenced(&closing[id]) else { continue }
+            closing[id] = nil
+            unmapped.append(id)
+        }
+        let body = try call(.renew, NumberList.body(unmapped), deadline: deadline)
+        guard let closed = NumberList.uint32s(body) else {
+            throw ClientError(.protocolError, "the answer to a renewal is not understood")
+        }
+        for id in closed {
+            if let region = regions.removeValue(forKey: id) { closing[id] = region }
+        }
+        return !closing.isEmpty
+    }
+}

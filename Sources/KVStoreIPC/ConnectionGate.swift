@@ -1,0 +1,213 @@
+internal import KVStore
+internal import Synchronization
+
+/// The one connection of a client, lent to one caller at a time, made again when it was lost.
+///
+/// Nobody waits here longer than his own deadline: not for another caller, not for a daemon that does not answer. While
+/// there is no daemon, a call costs a clock read, and every now and then an attempt to connect.
+///
+/// @unchecked Sendable: `connection` and what belongs to it is only touched by whoever holds the gate.
+final class ConnectionGate: @unchecked Sendable {
+    /// A namespace that was opened once, to be opened again on every new connection.
+    struct OpenedNamespace: Sendable {
+        let identity: NamespaceIdentity
+        let fingerprint: BlockKey
+        let blockByteCount: Int
+        /// The daemon's number on the present connection; nil if it would not open it again as it was.
+        var wireID: UInt32?
+    }
+
+    private let path: String
+    private let options: ClientOptions
+    private let isHeld = Monitor(false)
+    private var connection: ClientConnection?
+    private var retryAt: UInt64 = 0
+    private var retryNanoseconds: UInt64
+    private var lastError = ClientError(.noDaemon, "not connected yet")
+    private(set) var namespaces: [OpenedNamespace] = []
+    /// Rises with every connection: a lease of an earlier one must not be released on this one.
+    private(set) var epoch: UInt64 = 0
+    private var isClosed = false
+    private var leaseNanoseconds: UInt64 = 0
+    private let pendingReleases = Mutex<(epoch: UInt64, ids: [UInt64])>((0, []))
+
+    init(path: String, options: ClientOptions) {
+        self.path = path
+        self.options = options
+        retryNanoseconds = UInt64(max(0.001, options.retrySeconds) * 1e9)
+    }
+
+    func deadline(slow: Bool = false) -> UInt64 {
+        monotonicNanoseconds() + UInt64(max(0.001, slow ? options.slowTimeoutSeconds : options.timeoutSeconds) * 1e9)
+    }
+
+    // MARK: Holding
+
+    private func hold(until deadline: UInt64) -> Bool {
+        isHeld.wait(untilNanoseconds: deadline) { held -> Bool? in
+            if held { return nil }
+            held = true
+            return true
+        } ?? false
+    }
+
+    private func letGo() { isHeld.update { $0 = false } }
+
+    /// Runs `body` on the connection. An error that is no refusal ends the connection.
+    func with<Result>(
+        deadline: UInt64,
+        _ body: (inout ClientConnection, ConnectionGate) throws(ClientError) -> Result
+    ) throws(ClientError) -> Result {
+        guard hold(until: deadline) else {
+            throw ClientError(.timeout, "another call of this process keeps the daemon busy")
+        }
+        defer {
+            letGo()
+            // Who gave a lease back meanwhile found the gate held, and left.
+            if pendingReleases.withLock({ !$0.ids.isEmpty }) { flushReleases() }
+        }
+        try connect(deadline: deadline)
+        do throws(ClientError) {
+            let result = try body(&connection!, self)
+            try sendReleases()
+            return result
+        } catch {
+            if error.status == nil || error.code == .protocolError { drop(error) }
+            throw error
+        }
+    }
+
+    private func drop(_ error: ClientError) {
+        connection = nil
+        lastError = error
+        // A lost connection may be a restart: try at once, then ever more rarely.
+        retryAt = monotonicNanoseconds() + retryNanoseconds
+        retryNanoseconds = min(retryNanoseconds * 2, 5_000_000_000)
+    }
+
+    private func connect(deadline: UInt64) throws(ClientError) {
+        if isClosed { throw ClientError(.connectionLost, "the client was closed") }
+        if connection != nil { return }
+        guard monotonicNanoseconds() >= retryAt else { throw lastError }
+        do throws(ClientError) {
+            var fresh = try ClientConnection.open(path: path, options: options)
+            leaseNanoseconds = UInt64(fresh.hello.leaseMilliseconds) * 1_000_000
+            for index in namespaces.indices { namespaces[index].wireID = try reopen(namespaces[index], &fresh, deadline) }
+            connection = consume fresh
+        } catch {
+            drop(error)
+            throw error
+        }
+        epoch += 1
+        retryNanoseconds = UInt64(max(0.001, options.retrySeconds) * 1e9)
+    }
+
+    private func reopen(
+        _ namespace: OpenedNamespace,
+        _ connection: inout ClientConnection,
+        _ deadline: UInt64
+    ) throws(ClientError) -> UInt32? {
+        do throws(ClientError) {
+            let body = try connection.call(.openNamespace, namespace.identity.canonicalEncoding, deadline: deadline)
+            guard let reply = NamespaceReply(body) else {
+                throw ClientError(.protocolError, "the answer to a namespace is not understood")
+            }
+            // Another salt: a daemon that lost its state directory. Keys made with the old one name nothing there.
+            return reply.fingerprint == namespace.fingerprint ? reply.namespaceID : nil
+        } catch {
+            if error.status != nil, error.code != .protocolError { return nil }
+            throw error
+        }
+    }
+
+    // MARK: Namespaces. Called by whoever holds the gate.
+
+    /// The index of a namespace here, opened on the present connection.
+    func register(_ identity: NamespaceIdentity, _ reply: NamespaceReply) -> Int {
+        let opened = OpenedNamespace(
+            identity: identity,
+            fingerprint: reply.fingerprint,
+            blockByteCount: Int(clamping: reply.blockByteCount),
+            wireID: reply.namespaceID
+        )
+        if let index = namespaces.firstIndex(where: { $0.fingerprint == reply.fingerprint }) {
+            namespaces[index] = opened
+            return index
+        }
+        namespaces.append(opened)
+        return namespaces.count - 1
+    }
+
+    /// The daemon's number of a namespace.
+    func wireID(_ namespace: Namespace) throws(ClientError) -> UInt32 {
+        let index = Int(namespace.index)
+        precondition(
+            index < namespaces.count && namespaces[index].fingerprint == namespace.fingerprint,
+            "the namespace was opened by another store"
+        )
+        guard let id = namespaces[index].wireID else {
+            throw ClientError(
+                .refused,
+                "the daemon does not know this namespace any more; open it again",
+                status: .unknownNamespace
+            )
+        }
+        return id
+    }
+
+    // MARK: Releases
+
+    /// Gives a lease back, now if nobody else is talking to the daemon, else with the end of that call.
+    func release(_ leaseID: UInt64, epoch: UInt64) {
+        pendingReleases.withLock { pending in
+            if pending.epoch != epoch { pending = (epoch, []) }
+            pending.ids.append(leaseID)
+        }
+        flushReleases()
+    }
+
+    private func flushReleases() {
+        while pendingReleases.withLock({ !$0.ids.isEmpty }), hold(until: 0) {
+            do throws(ClientError) { try sendReleases() } catch { drop(error) }
+            letGo()
+        }
+    }
+
+    private func sendReleases() throws(ClientError) {
+        let (leaseEpoch, ids) = pendingReleases.withLock { pending in
+            defer { pending.ids = [] }
+            return pending
+        }
+        // Those of an earlier connection ended with it.
+        guard !ids.isEmpty, leaseEpoch == epoch, connection != nil else { return }
+        try connection!.send(.release, NumberList.body(ids), deadline: deadline())
+    }
+
+    // MARK: Signs of life
+
+    /// Renews every lease and lets go of closed regions, if there is a connection and nobody uses it at the moment.
+    /// Returns how long to wait for the next time.
+    func renew() -> UInt64 {
+        let idle: UInt64 = 500_000_000
+        guard hold(until: monotonicNanoseconds() + 1_000_000) else { return 20_000_000 }
+        defer {
+            letGo()
+            if pendingReleases.withLock({ !$0.ids.isEmpty }) { flushReleases() }
+        }
+        guard connection != nil else { return idle }
+        do throws(ClientError) {
+            let hasMore = try connection!.renew(deadline: deadline())
+            return hasMore ? min(leaseNanoseconds / 3, 100_000_000) : max(leaseNanoseconds / 3, 10_000_000)
+        } catch {
+            drop(error)
+            return idle
+        }
+    }
+
+    func close() {
+        _ = hold(until: deadline())
+        isClosed = true
+        connection = nil
+        letGo()
+    }
+}

@@ -1,0 +1,510 @@
+package import KVStore
+
+// The bodies, one type each, with the layout in its comment. Numbers are little-endian and unaligned; "text" is u16
+// length and UTF-8. A body with bytes left over is refused, so nothing can hide behind it.
+
+/// HELLO: `u32 magic "KVS1" | u16 lowest version | u16 highest version | u32 features | text name | u16 length, token`
+package struct HelloRequest: Hashable, Sendable {
+    package static let magic: UInt32 = 0x3153_564B
+    package var lowestVersion: UInt16 = 1
+    package var highestVersion: UInt16 = 1
+    /// Bit 0: the client takes descriptors. Without it the daemon refuses leases and reservations.
+    package var features: UInt32 = 1
+    /// What the client calls itself, for statistics.
+    package var name: String
+    /// Shown instead of the peer's uid, when not empty.
+    package var token: [UInt8] = []
+
+    package init(name: String, token: [UInt8] = []) {
+        self.name = name
+        self.token = token
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard reader.uint32() == Self.magic, let lowest = reader.uint16(), let highest = reader.uint16(),
+            let features = reader.uint32(), let name = reader.text(limit: WireLimits.nameByteCount),
+            let token = reader.prefixed(limit: WireLimits.tokenByteCount), reader.isAtEnd, lowest <= highest
+        else { return nil }
+        lowestVersion = lowest
+        highestVersion = highest
+        self.features = features
+        self.name = name
+        self.token = token
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter()
+        writer.append(Self.magic)
+        writer.append(lowestVersion)
+        writer.append(highestVersion)
+        writer.append(features)
+        writer.append(prefixed: name.utf8.prefix(WireLimits.nameByteCount))
+        writer.append(prefixed: token)
+        return writer.bytes
+    }
+}
+
+/// HELLO's reply: `u16 version | u16 role | u32 features | u32 lease milliseconds | u64 staging bytes | u64 daemon |
+/// text tenant`. Role bit 0: has a tenant, bit 1: operator. `daemon` is another number after each start.
+package struct HelloReply: Hashable, Sendable {
+    package var version: UInt16 = 1
+    package var hasTenant: Bool
+    package var isOperator: Bool
+    package var features: UInt32 = 1
+    package var leaseMilliseconds: UInt32
+    package var stagingByteCount: UInt64
+    package var daemonID: UInt64
+    package var tenant: String
+
+    package init(
+        hasTenant: Bool,
+        isOperator: Bool,
+        leaseMilliseconds: UInt32,
+        stagingByteCount: UInt64,
+        daemonID: UInt64,
+        tenant: String
+    ) {
+        self.hasTenant = hasTenant
+        self.isOperator = isOperator
+        self.leaseMilliseconds = leaseMilliseconds
+        self.stagingByteCount = stagingByteCount
+        self.daemonID = daemonID
+        self.tenant = tenant
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let version = reader.uint16(), let role = reader.uint16(), let features = reader.uint32(),
+            let lease = reader.uint32(), let staging = reader.uint64(), let daemon = reader.uint64(),
+            let tenant = reader.text(limit: 4096), reader.isAtEnd
+        else { return nil }
+        self.version = version
+        hasTenant = role & 1 != 0
+        isOperator = role & 2 != 0
+        self.features = features
+        leaseMilliseconds = lease
+        stagingByteCount = staging
+        daemonID = daemon
+        self.tenant = tenant
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter()
+        writer.append(version)
+        writer.append(UInt16((hasTenant ? 1 : 0) | (isOperator ? 2 : 0)))
+        writer.append(features)
+        writer.append(leaseMilliseconds)
+        writer.append(stagingByteCount)
+        writer.append(daemonID)
+        writer.append(prefixed: tenant.utf8)
+        return writer.bytes
+    }
+}
+
+/// OPEN_NAMESPACE's reply: `u32 namespace | u32 zero | u64 block bytes | 32 bytes fingerprint`. The request's body is the
+/// canonical encoding of the identity with an empty tenant and an empty salt.
+package struct NamespaceReply: Hashable, Sendable {
+    package var namespaceID: UInt32
+    package var blockByteCount: UInt64
+    package var fingerprint: BlockKey
+
+    package init(namespaceID: UInt32, blockByteCount: UInt64, fingerprint: BlockKey) {
+        self.namespaceID = namespaceID
+        self.blockByteCount = blockByteCount
+        self.fingerprint = fingerprint
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let id = reader.uint32(), reader.uint32() == 0, let bytes = reader.uint64(),
+            let fingerprint = reader.key(), reader.isAtEnd
+        else { return nil }
+        namespaceID = id
+        blockByteCount = bytes
+        self.fingerprint = fingerprint
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter()
+        writer.append(namespaceID)
+        writer.append(0 as UInt32)
+        writer.append(blockByteCount)
+        writer.append(fingerprint)
+        return writer.bytes
+    }
+}
+
+/// Every verb that names a prompt: `u32 namespace | u8 form | u8 flags | u16 zero | u32 argument | u32 tokens of the
+/// prompt | u32 count | count × (form 0: 32-byte key, form 1: u32 token id) | bytes (PUT only)`.
+///
+/// Tokens must fill whole blocks to count; the daemon hashes them as `PrefixHasher` does. `argument`: PIN, seconds;
+/// REMOVE, first block to remove; GET, number of the block that is wanted; PUT, how many bytes follow.
+package struct PrefixRequest: Hashable, Sendable {
+    package enum Blocks: Hashable, Sendable {
+        case keys([BlockKey])
+        case tokens([UInt32])
+
+        package var count: Int {
+            switch self {
+            case .keys(let keys): keys.count
+            case .tokens(let tokens): tokens.count
+            }
+        }
+    }
+
+    /// ACQUIRE: stop before the first block that is only on disk.
+    package static let memoryOnly: UInt8 = 1
+
+    package var namespaceID: UInt32
+    package var flags: UInt8 = 0
+    package var argument: UInt32 = 0
+    package var tokenCount: UInt32
+    package var blocks: Blocks
+    /// PUT: the bytes of the last block named.
+    package var payload: [UInt8] = []
+
+    package init(
+        namespaceID: UInt32,
+        flags: UInt8 = 0,
+        argument: UInt32 = 0,
+        tokenCount: UInt32,
+        blocks: Blocks,
+        payload: [UInt8] = []
+    ) {
+        self.namespaceID = namespaceID
+        self.flags = flags
+        self.argument = argument
+        self.tokenCount = tokenCount
+        self.blocks = blocks
+        self.payload = payload
+    }
+
+    package init?(_ body: [UInt8], verb: Verb) {
+        var reader = WireReader(body)
+        guard let id = reader.uint32(), let form = reader.uint8(), let flags = reader.uint8(), reader.uint16() == 0,
+            let argument = reader.uint32(), let tokens = reader.uint32(), let count = reader.uint32()
+        else { return nil }
+        switch form {
+        case 0:
+            guard let keys = reader.keys(Int(count)) else { return nil }
+            blocks = .keys(keys)
+        case 1:
+            guard let ids = reader.uint32s(Int(count)) else { return nil }
+            blocks = .tokens(ids)
+        default: return nil
+        }
+        namespaceID = id
+        self.flags = flags
+        self.argument = argument
+        tokenCount = tokens
+        if verb == .put {
+            guard reader.remainingCount == Int(argument), let bytes = reader.take(Int(argument)) else { return nil }
+            payload = bytes
+        }
+        guard reader.isAtEnd else { return nil }
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter(capacity: 20 + blocks.count * BlockKey.byteCount + payload.count)
+        writer.append(namespaceID)
+        switch blocks {
+        case .keys: writer.append(0 as UInt8)
+        case .tokens: writer.append(1 as UInt8)
+        }
+        writer.append(flags)
+        writer.append(0 as UInt16)
+        writer.append(argument)
+        writer.append(tokenCount)
+        writer.append(UInt32(blocks.count))
+        switch blocks {
+        case .keys(let keys): for key in keys { writer.append(key) }
+        case .tokens(let tokens): for token in tokens { writer.append(token) }
+        }
+        writer.append(contentsOf: payload)
+        return writer.bytes
+    }
+}
+
+/// MATCH's reply: `u32 count | u8 warming | 3 zero | count × u8 tier` (0 memory, 1 disk).
+package struct MatchReply: Hashable, Sendable {
+    package var tiers: [Tier]
+    package var isWarming: Bool
+
+    package init(tiers: [Tier], isWarming: Bool) {
+        self.tiers = tiers
+        self.isWarming = isWarming
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let count = reader.uint32(), let warming = reader.uint8(), reader.take(3) == [0, 0, 0],
+            let tiers = reader.tiers(Int(count)), reader.isAtEnd
+        else { return nil }
+        self.tiers = tiers
+        isWarming = warming != 0
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter(capacity: 8 + tiers.count)
+        writer.append(UInt32(tiers.count))
+        writer.append(isWarming ? 1 as UInt8 : 0)
+        writer.append(contentsOf: [0, 0, 0])
+        writer.append(tiers)
+        return writer.bytes
+    }
+}
+
+/// Where a leased block lies: a slot of a region that was announced before, and the slot's generation then.
+package struct WirePlace: Hashable, Sendable {
+    package var regionID: UInt32
+    package var slotIndex: UInt32
+    package var generation: UInt64
+
+    package init(regionID: UInt32, slotIndex: UInt32, generation: UInt64) {
+        self.regionID = regionID
+        self.slotIndex = slotIndex
+        self.generation = generation
+    }
+}
+
+/// ACQUIRE's reply: `u64 lease (0: none) | u32 count | u32 zero | count × (u32 region | u32 slot | u64 generation) |
+/// count × u8 tier`.
+package struct AcquireReply: Hashable, Sendable {
+    package var leaseID: UInt64
+    package var places: [WirePlace]
+    package var tiers: [Tier]
+
+    package init(leaseID: UInt64, places: [WirePlace], tiers: [Tier]) {
+        self.leaseID = leaseID
+        self.places = places
+        self.tiers = tiers
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let lease = reader.uint64(), let count = reader.uint32(), reader.uint32() == 0,
+            reader.remainingCount == Int(count) * 17
+        else { return nil }
+        leaseID = lease
+        places = (0..<count).map { _ in
+            WirePlace(regionID: reader.uint32()!, slotIndex: reader.uint32()!, generation: reader.uint64()!)
+        }
+        guard let tiers = reader.tiers(Int(count)), (lease == 0) == (count == 0) else { return nil }
+        self.tiers = tiers
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter(capacity: 16 + places.count * 17)
+        writer.append(leaseID)
+        writer.append(UInt32(places.count))
+        writer.append(0 as UInt32)
+        for place in places {
+            writer.append(place.regionID)
+            writer.append(place.slotIndex)
+            writer.append(place.generation)
+        }
+        writer.append(tiers)
+        return writer.bytes
+    }
+}
+
+/// RESERVE's reply: `u64 reservation (0: none) | u32 count | u32 zero | count × (u32 block number | u32 zero | u64
+/// offset in the staging region)`.
+package struct ReserveReply: Hashable, Sendable {
+    package struct Place: Hashable, Sendable {
+        package var blockNumber: UInt32
+        package var stagingOffset: UInt64
+        package init(blockNumber: UInt32, stagingOffset: UInt64) {
+            self.blockNumber = blockNumber
+            self.stagingOffset = stagingOffset
+        }
+    }
+
+    package var reservationID: UInt64
+    package var places: [Place]
+
+    package init(reservationID: UInt64, places: [Place]) {
+        self.reservationID = reservationID
+        self.places = places
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let id = reader.uint64(), let count = reader.uint32(), reader.uint32() == 0,
+            reader.remainingCount == Int(count) * 16, (id == 0) == (count == 0)
+        else { return nil }
+        reservationID = id
+        places = []
+        for _ in 0..<count {
+            let number = reader.uint32()!
+            guard reader.uint32() == 0 else { return nil }
+            places.append(Place(blockNumber: number, stagingOffset: reader.uint64()!))
+        }
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter(capacity: 16 + places.count * 16)
+        writer.append(reservationID)
+        writer.append(UInt32(places.count))
+        writer.append(0 as UInt32)
+        for place in places {
+            writer.append(place.blockNumber)
+            writer.append(0 as UInt32)
+            writer.append(place.stagingOffset)
+        }
+        return writer.bytes
+    }
+}
+
+/// The REGIONS event: `u32 count | u32 zero | count × (u32 region | u32 kind | u32 slots | u32 zero | u64 slot bytes |
+/// u64 bytes)`, with `count` descriptors attached, in order. Kind 0: slots with their generations behind them, to be
+/// mapped read-only. Kind 1: this connection's staging region, to be mapped writable.
+package struct RegionsEvent: Hashable, Sendable {
+    package struct Region: Hashable, Sendable {
+        package enum Kind: UInt32, Sendable {
+            case slots = 0
+            case staging = 1
+        }
+        package var id: UInt32
+        package var kind: Kind
+        package var slotCount: UInt32
+        package var slotByteCount: UInt64
+        package var byteCount: UInt64
+        package init(id: UInt32, kind: Kind, slotCount: UInt32, slotByteCount: UInt64, byteCount: UInt64) {
+            self.id = id
+            self.kind = kind
+            self.slotCount = slotCount
+            self.slotByteCount = slotByteCount
+            self.byteCount = byteCount
+        }
+    }
+
+    package var regions: [Region]
+
+    package init(regions: [Region]) { self.regions = regions }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let count = reader.uint32(), reader.uint32() == 0, reader.remainingCount == Int(count) * 32 else {
+            return nil
+        }
+        regions = []
+        for _ in 0..<count {
+            let (id, kind, slots) = (reader.uint32()!, Region.Kind(rawValue: reader.uint32()!), reader.uint32()!)
+            guard let kind, reader.uint32() == 0 else { return nil }
+            regions.append(
+                Region(
+                    id: id,
+                    kind: kind,
+                    slotCount: slots,
+                    slotByteCount: reader.uint64()!,
+                    byteCount: reader.uint64()!
+                )
+            )
+        }
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter(capacity: 8 + regions.count * 32)
+        writer.append(UInt32(regions.count))
+        writer.append(0 as UInt32)
+        for region in regions {
+            writer.append(region.id)
+            writer.append(region.kind.rawValue)
+            writer.append(region.slotCount)
+            writer.append(0 as UInt32)
+            writer.append(region.slotByteCount)
+            writer.append(region.byteCount)
+        }
+        return writer.bytes
+    }
+}
+
+/// FLUSH's reply: `u64 durable | u64 refused | text reason` (empty when nothing was refused).
+package struct FlushReply: Hashable, Sendable {
+    package var durableBlocks: UInt64
+    package var refusedBlocks: UInt64
+    package var reason: String
+
+    package init(durableBlocks: UInt64, refusedBlocks: UInt64, reason: String) {
+        self.durableBlocks = durableBlocks
+        self.refusedBlocks = refusedBlocks
+        self.reason = reason
+    }
+
+    package init?(_ body: [UInt8]) {
+        var reader = WireReader(body)
+        guard let durable = reader.uint64(), let refused = reader.uint64(),
+            let reason = reader.text(limit: WireLimits.messageByteCount), reader.isAtEnd
+        else { return nil }
+        durableBlocks = durable
+        refusedBlocks = refused
+        self.reason = reason
+    }
+
+    package var body: [UInt8] {
+        var writer = WireWriter()
+        writer.append(durableBlocks)
+        writer.append(refusedBlocks)
+        writer.append(prefixed: reason.utf8.prefix(WireLimits.messageByteCount))
+        return writer.bytes
+    }
+}
+
+/// A list of numbers, `u32 count | count × u32` or `u32 count | u32 zero | count × u64`: RENEW and its reply (region
+/// ids), RELEASE (lease ids).
+package enum NumberList {
+    package static func body(_ numbers: [UInt32]) -> [UInt8] {
+        var writer = WireWriter(capacity: 4 + numbers.count * 4)
+        writer.append(UInt32(numbers.count))
+        for number in numbers { writer.append(number) }
+        return writer.bytes
+    }
+
+    package static func uint32s(_ body: [UInt8]) -> [UInt32]? {
+        var reader = WireReader(body)
+        guard let count = reader.uint32(), let numbers = reader.uint32s(Int(count)), reader.isAtEnd else { return nil }
+        return numbers
+    }
+
+    package static func body(_ numbers: [UInt64]) -> [UInt8] {
+        var writer = WireWriter(capacity: 8 + numbers.count * 8)
+        writer.append(UInt32(numbers.count))
+        writer.append(0 as UInt32)
+        for number in numbers { writer.append(number) }
+        return writer.bytes
+    }
+
+    package static func uint64s(_ body: [UInt8]) -> [UInt64]? {
+        var reader = WireReader(body)
+        guard let count = reader.uint32(), reader.uint32() == 0, reader.remainingCount == Int(count) * 8 else {
+            return nil
+        }
+        return (0..<count).map { _ in reader.uint64()! }
+    }
+
+    /// One number alone: COMMIT, ABANDON, and replies that are a count.
+    package static func body(_ number: UInt64) -> [UInt8] {
+        var writer = WireWriter(capacity: 8)
+        writer.append(number)
+        return writer.bytes
+    }
+
+    package static func uint64(_ body: [UInt8]) -> UInt64? {
+        var reader = WireReader(body)
+        guard let number = reader.uint64(), reader.isAtEnd else { return nil }
+        return number
+    }
+}
+
+extension WireReader {
+    mutating func tiers(_ count: Int) -> [Tier]? {
+        guard let bytes = take(count), bytes.allSatisfy({ $0 <= 1 }) else { return nil }
+        return bytes.map { $0 == 0 ? .memory : .disk }
+    }
+}
+
+extension WireWriter {
+    mutating func append(_ tiers: [Tier]) { append(contentsOf: tiers.map { $0 == .memory ? 0 : 1 }) }
+}

@@ -1,0 +1,208 @@
+// The only file of this module that imports CLinux: a blocking Unix socket with deadlines, and memory that came over it.
+internal import CLinux
+internal import Glibc
+internal import KVStore
+
+/// What went wrong between this process and the daemon. The data calls of `RemoteBlockStore` turn it into a miss.
+public struct ClientError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of failure; compare with the constants below.
+    public struct Code: Hashable, Sendable, CustomStringConvertible {
+        /// The code's name as shown to people.
+        public let description: String
+        /// Nobody listens at the socket.
+        public static let noDaemon = Code(description: "noDaemon")
+        /// The socket may not be opened with this process's rights, or the daemon knows no tenant for it.
+        public static let permissionDenied = Code(description: "permissionDenied")
+        /// The daemon did not answer before the deadline.
+        public static let timeout = Code(description: "timeout")
+        /// The connection ended in the middle of a call.
+        public static let connectionLost = Code(description: "connectionLost")
+        /// What came back is not this protocol.
+        public static let protocolError = Code(description: "protocolError")
+        /// The daemon answered, and refused.
+        public static let refused = Code(description: "refused")
+    }
+
+    /// The kind of failure.
+    public let code: Code
+    /// One sentence: what failed and what to do.
+    public let message: String
+    /// The daemon's status, when it answered.
+    package let status: WireStatus?
+
+    package init(_ code: Code, _ message: String, status: WireStatus? = nil) {
+        self.code = code
+        self.message = message
+        self.status = status
+    }
+
+    /// `code: message`.
+    public var description: String { "\(code): \(message)" }
+}
+
+/// A connected socket. Not thread-safe; closes itself.
+struct UnixSocket: ~Copyable {
+    private let descriptor: Int32
+    /// Descriptors that came and were not asked for yet, oldest first. Ours to close.
+    private var received: [Int32] = []
+
+    init(path: String, timeoutNanoseconds: UInt64) throws(ClientError) {
+        let result = unsafe CLinux_connect(path, Int32(clamping: timeoutNanoseconds / 1_000_000))
+        guard result >= 0 else { throw Self.connectError(-result, path) }
+        descriptor = result
+    }
+
+    deinit {
+        for extra in received { CLinux_close(extra) }
+        CLinux_close(descriptor)
+    }
+
+    private static func connectError(_ error: Int32, _ path: String) -> ClientError {
+        switch error {
+        case ENOENT, ECONNREFUSED:
+            ClientError(
+                .noDaemon,
+                "no daemon listens at \(path); start one with `kvstore serve`, or name its socket with --socket or "
+                    + "KVSTORE_SOCKET"
+            )
+        case EACCES, EPERM:
+            ClientError(
+                .permissionDenied,
+                "\(path) may not be opened by this user; become a member of the socket's group"
+            )
+        case ETIMEDOUT: ClientError(.timeout, "the daemon at \(path) takes no connection at the moment")
+        case ENAMETOOLONG: ClientError(.noDaemon, "the socket path \(path) is longer than 107 bytes; use a shorter one")
+        default: ClientError(.noDaemon, "\(path) cannot be connected to: \(unsafe String(cString: strerror(error)))")
+        }
+    }
+
+    /// Sends all of `bytes` before `deadline`.
+    func send(_ bytes: [UInt8], deadline: UInt64) throws(ClientError) {
+        var sent = 0
+        while sent < bytes.count {
+            // In bounds: `sent` is below the count.
+            let result = unsafe bytes.withUnsafeBytes { buffer in
+                unsafe CLinux_send(descriptor, buffer.baseAddress! + sent, buffer.count - sent)
+            }
+            if result >= 0 {
+                sent += result
+            } else if result == -Int(EAGAIN) {
+                try wait(forWriting: true, deadline: deadline)
+            } else if result != -Int(EINTR) {
+                throw ClientError(.connectionLost, "the daemon has closed the connection")
+            }
+        }
+    }
+
+    /// Receives exactly `count` bytes before `deadline`, and keeps the descriptors that come with them.
+    mutating func receive(_ count: Int, deadline: UInt64) throws(ClientError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var filled = 0
+        while filled < count {
+            var descriptors = [Int32](repeating: -1, count: Int(CLINUX_DESCRIPTORS_PER_MESSAGE))
+            var descriptorCount = 0
+            // In bounds: `filled` is below the count.
+            let result = unsafe bytes.withUnsafeMutableBytes { buffer in
+                unsafe CLinux_receive(
+                    descriptor,
+                    buffer.baseAddress! + filled,
+                    count - filled,
+                    &descriptors,
+                    descriptors.count,
+                    &descriptorCount
+                )
+            }
+            received += descriptors.prefix(descriptorCount)
+            if result > 0 {
+                filled += result
+            } else if result == 0 {
+                throw ClientError(.connectionLost, "the daemon has closed the connection")
+            } else if result == -Int(EAGAIN) {
+                try wait(forWriting: false, deadline: deadline)
+            } else if result == -Int(EMFILE) {
+                throw ClientError(.connectionLost, "this process has no descriptor left for a region; raise its limit")
+            } else if result != -Int(EINTR) {
+                throw ClientError(.connectionLost, "the connection to the daemon failed")
+            }
+        }
+        return bytes
+    }
+
+    private func wait(forWriting: Bool, deadline: UInt64) throws(ClientError) {
+        let now = monotonicNanoseconds()
+        guard now < deadline else { throw ClientError(.timeout, "the daemon did not answer in time") }
+        let milliseconds = Int32(clamping: (deadline - now) / 1_000_000 + 1)
+        _ = CLinux_wait(descriptor, forWriting ? 1 : 0, milliseconds)
+    }
+
+    /// Maps the oldest descriptor that came, and closes it.
+    mutating func mapReceived(_ region: RegionsEvent.Region) throws(ClientError) -> MappedRegion {
+        guard !received.isEmpty else { throw ClientError(.protocolError, "a region came without its descriptor") }
+        let descriptor = received.removeFirst()
+        defer { CLinux_close(descriptor) }
+        return try MappedRegion(region, descriptor: descriptor)
+    }
+}
+
+/// A daemon's region, mapped here. Unmapped when the last lease on it and the connection have let go of it.
+///
+/// @unchecked Sendable: the mapping lives as long as the object. A region of slots is only read, and the daemon's writes
+/// to it are told by the generations; the staging region is written under reservations, whose parts do not overlap.
+@safe
+final class MappedRegion: @unchecked Sendable {
+    let region: RegionsEvent.Region
+    private let base: UnsafeMutableRawPointer
+    private let byteCount: Int
+
+    /// Bounds everything that is announced: sizes that overflow, or do not fit the descriptor, are a protocol error and
+    /// never a fault.
+    init(_ region: RegionsEvent.Region, descriptor: Int32) throws(ClientError) {
+        self.region = region
+        guard let byteCount = Int(exactly: region.byteCount), byteCount > 0, byteCount <= 1 << 40,
+            region.kind == .staging || Self.slotsFit(region, byteCount)
+        else { throw ClientError(.protocolError, "a region with impossible sizes was announced") }
+        self.byteCount = byteCount
+        var address: UnsafeMutableRawPointer?
+        let status = unsafe CLinux_map_shared(
+            descriptor,
+            byteCount,
+            region.kind == .staging ? 1 : 0,
+            CLinux_seals_shrink_grow(),
+            &address
+        )
+        guard status == 0, let address = unsafe address else {
+            throw ClientError(.protocolError, "a region cannot be mapped: \(unsafe String(cString: strerror(status)))")
+        }
+        unsafe base = address
+    }
+
+    deinit { unsafe CLinux_unmap(base, byteCount) }
+
+    private static func slotsFit(_ region: RegionsEvent.Region, _ byteCount: Int) -> Bool {
+        guard let slotBytes = Int(exactly: region.slotByteCount), slotBytes > 0, slotBytes % pageByteCount == 0,
+            slotBytes <= byteCount, region.slotCount > 0
+        else { return false }
+        let (bytes, overflow) = slotBytes.multipliedReportingOverflow(by: Int(region.slotCount))
+        return !overflow && bytes <= byteCount && byteCount - bytes >= Int(region.slotCount) * 8
+    }
+
+    /// Memory of a slot, or of a place in the staging region; nil when it does not lie inside.
+    func memory(at offset: Int, byteCount count: Int) -> SlotMemory? {
+        guard offset >= 0, count >= 0, offset <= byteCount, count <= byteCount - offset else { return nil }
+        return unsafe SlotMemory(address: base + offset)
+    }
+
+    func slotMemory(_ index: UInt32, byteCount count: Int) -> SlotMemory? {
+        guard region.kind == .slots, index < region.slotCount, count <= Int(region.slotByteCount) else { return nil }
+        return memory(at: Int(index) * Int(region.slotByteCount), byteCount: count)
+    }
+
+    /// How often the slot has been given out by now. To be asked after its bytes were read.
+    func generation(ofSlot index: UInt32) -> UInt64 {
+        precondition(region.kind == .slots && index < region.slotCount)
+        let offset = Int(region.slotByteCount) * Int(region.slotCount) + Int(index) * 8
+        // In bounds: `slotsFit` made sure of the words behind the slots. The daemon may write the word at any time, so
+        // it is read once, by a call the compiler cannot move.
+        return unsafe CLinux_load_acquire(base + offset)
+    }
+}
