@@ -12,6 +12,7 @@ struct KVStoreCommand: ParsableCommand {
               kvstore replay TRACE --memory 2GiB    a recorded request trace
               kvstore plan --model Llama-3-8B       how large its KV cache is
               kvstore verify /var/lib/kvstore       check every record on disk
+              kvstore stats                         what a running daemon did and holds
 
             Sizes are written 64KiB, 512MiB, 4GiB (powers of 1024), 4GB (powers of 1000) or as plain \
             bytes.
@@ -19,6 +20,10 @@ struct KVStoreCommand: ParsableCommand {
             Exit codes: 0 all is well; 1 wrong bytes or bad records were found; 2 could not start (file, path, \
             permission, space); 64 the command line is wrong.
             """,
-        subcommands: [ReplayCommand.self, VerifyCommand.self, PlanCommand.self]
+        subcommands: [
+            ReplayCommand.self, VerifyCommand.self, PlanCommand.self,
+            StatsCommand.self, TopCommand.self, HealthCommand.self, PingCommand.self, NamespacesCommand.self,
+            FlushCommand.self, PinCommand.self, UnpinCommand.self, RemoveCommand.self, PurgeCommand.self,
+        ]
     )
 }
