@@ -111,7 +111,7 @@ private let otherValues = [
         ("tenants:\n  - name: a\n    uids: [1]\n  - name: b\n    uids: [1]", "uid 1 is given to the tenants 'a' and 'b'"),
         (
             "memory: 1GiB\ntenants:\n  - name: a\n    uids: [1]\n    memoryQuota: 1GiB",
-            "the tenants' memoryQuota add up to 1GiB, more than the 896MiB there is"
+            "the tenants' memoryQuota add up to 1GiB, more than the 864MiB there is"
         ),
         (
             "diskCapacity: 1GiB\ntenants:\n  - name: a\n    uids: [1]\n    diskQuota: 600MiB\n  - name: b\n    uids: [2]\n    diskQuota: 600MiB",
@@ -160,10 +160,11 @@ private let otherValues = [
         #expect(merged.memoryCapacityBytes == ServerConfiguration().memoryCapacityBytes)
     }
 
-    @Test func `staging and the store together stay within the memory cap`() {
+    @Test func `staging and frames and the store together stay within the memory cap`() {
         let configuration = ServerConfiguration()
         let store = configuration.storeConfiguration()
-        #expect(store.memoryCapacityBytes + configuration.stagingCapacityBytes == configuration.memoryCapacityBytes)
+        let aside = configuration.stagingCapacityBytes + configuration.frameCapacityBytes
+        #expect(store.memoryCapacityBytes + aside == configuration.memoryCapacityBytes)
     }
 
     @Test func `sizes and spans print as text that reads back exactly`() throws {

@@ -1,3 +1,5 @@
+internal import KVStoreIPC
+
 /// Where a value came from; said in every message about it.
 package enum ValueOrigin: Sendable, Hashable, CustomStringConvertible {
     /// Nobody set it.
@@ -66,9 +68,21 @@ package struct LoadedConfiguration: Sendable {
             guard let setting = Setting.named(key) else { preconditionFailure("there is no setting '\(key)'") }
             set(key, text, .flag(name: setting.flag), &problems)
         }
+        chooseUserPlaces(environment)
         if problems.isEmpty { problems = configuration.problems.map(withOrigins) }
         guard problems.isEmpty else { throw ConfigurationError(problems) }
         warnings = Self.warnings(about: environment)
+    }
+
+    /// In a user's session the defaults are places that the user may write, as clients expect them.
+    private mutating func chooseUserPlaces(_ environment: [String: String]) {
+        guard let runtime = environment["XDG_RUNTIME_DIR"], !runtime.isEmpty else { return }
+        if origins["socket"] == nil {
+            configuration.socketPath = DaemonSocket.standardPath { $0 == "KVSTORE_SOCKET" ? nil : environment[$0] }
+        }
+        if origins["stateDirectory"] == nil, let home = environment["HOME"], home.hasPrefix("/") {
+            configuration.stateDirectory = (environment["XDG_STATE_HOME"] ?? home + "/.local/state") + "/kvstore"
+        }
     }
 
     /// The variable that names the file.

@@ -55,10 +55,14 @@ package struct ServerConfiguration: Sendable, Hashable {
 
     /// Staging of all connections together never takes more: an eighth of the memory cap.
     package var stagingCapacityBytes: Int { memoryCapacityBytes / 8 }
+    /// The same for requests and replies that carry blocks or long lists of keys.
+    package var frameCapacityBytes: Int { memoryCapacityBytes / 32 }
 
-    /// What the engine is opened with: staging is kept aside from its share, so that both together stay within the cap.
+    /// What the engine is opened with: staging and frames are kept aside, so that all together stay within the cap.
     package func storeConfiguration(onEvent: (@Sendable (StoreEvent) -> Void)? = nil) -> Configuration {
-        var configuration = Configuration(memoryCapacityBytes: memoryCapacityBytes - stagingCapacityBytes)
+        var configuration = Configuration(
+            memoryCapacityBytes: memoryCapacityBytes - stagingCapacityBytes - frameCapacityBytes
+        )
         configuration.verifyMemoryHits = verifyMemoryHits
         configuration.onEvent = onEvent
         if let path = effectiveDiskPath {
@@ -127,7 +131,7 @@ package struct ServerConfiguration: Sendable, Hashable {
             if sum > cap {
                 problems.append(
                     "the tenants' \(what) add up to \(ByteText.exact(sum)), more than the \(ByteText.exact(cap)) there is "
-                        + (what == "memoryQuota" ? "(memory less an eighth for staging)" : "(diskCapacity)")
+                        + (what == "memoryQuota" ? "(memory less what clients prepare and send)" : "(diskCapacity)")
                 )
             }
         }

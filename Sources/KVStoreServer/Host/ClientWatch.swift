@@ -1,4 +1,5 @@
 internal import Glibc
+internal import KVStore
 internal import Synchronization
 
 /// Notices that a client's process has ended.
@@ -20,7 +21,7 @@ package final class ClientWatch: Sendable {
     private let epoll: Int32
     private let stopEvent: Int32
     private let state = Mutex(State())
-    private let thread: HostThread
+    private let thread: DiskThread
     /// The token of the event that ends the thread; clients count from 1.
     private static let stopToken: UInt64 = 0
 
@@ -34,7 +35,7 @@ package final class ClientWatch: Sendable {
         self.epoll = epoll
         stopEvent = event
         let inbox = Inbox()
-        thread = HostThread(name: "kvstore-watch") {
+        thread = DiskThread(name: "kvstore-watch") {
             while let token = LinuxCalls.nextToken(epoll), token != Self.stopToken { inbox.deliver(token) }
         }
         inbox.watch.withLock { $0 = WeakWatch(self) }
@@ -116,47 +117,4 @@ package final class ClientWatch: Sendable {
     }
 
     deinit { stop() }
-}
-
-/// A named thread that runs one closure.
-///
-/// @unchecked Sendable: the handle is written once, before anybody can join.
-final class HostThread: @unchecked Sendable {
-    private var handle: pthread_t = 0
-    private let isRunning: Bool
-
-    private final class Start {
-        let body: @Sendable () -> Void
-        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-    }
-
-    init(name: String, _ body: @escaping @Sendable () -> Void) {
-        // The new thread takes the retained box over; on failure it is released here.
-        let box = unsafe Unmanaged.passRetained(Start(body))
-        let status = unsafe pthread_create(
-            &handle,
-            nil,
-            { argument in
-                unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue().body()
-                return nil
-            },
-            box.toOpaque()
-        )
-        isRunning = status == 0
-        if isRunning {
-            LinuxCalls.nameThread(handle, name)
-        } else {
-            unsafe box.release()
-        }
-    }
-
-    /// Waits for the end. Call once; from the thread itself there is nothing to wait for.
-    func join() {
-        guard isRunning else { return }
-        if pthread_equal(pthread_self(), handle) != 0 {
-            pthread_detach(handle)
-        } else {
-            _ = pthread_join(handle, nil)
-        }
-    }
 }

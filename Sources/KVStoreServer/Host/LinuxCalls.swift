@@ -74,8 +74,12 @@ enum LinuxCalls {
         return unsafe CLinux_epoll_wait(epoll, &token) == 0 ? token : nil
     }
 
-    static func nameThread(_ thread: pthread_t, _ name: String) {
-        _ = unsafe CLinux_name_thread(UInt(thread), name)
+    // MARK: Descriptors for clients
+
+    /// Sends bytes with descriptors attached to the first of them. Returns the bytes taken, or a negated errno.
+    static func send(_ bytes: [UInt8], descriptors: [Int32], over socket: Int32) -> Int {
+        // Both arrays live for the call, and the counts are theirs.
+        unsafe CLinux_send_descriptors(socket, bytes, bytes.count, descriptors, descriptors.count)
     }
 
     // MARK: Unix sockets: each returns 0 or an errno
@@ -116,5 +120,47 @@ package enum ProcessSetup {
         var limit: UInt64 = 1024
         _ = unsafe CLinux_raise_descriptor_limit(&limit)
         return Int(clamping: limit)
+    }
+}
+
+/// The memory in which one connection prepares blocks: both sides write it, so nothing is believed that is read from it.
+///
+/// @unchecked Sendable: an address whose memory lives as long as this object; the server only copies out of it.
+@safe
+final class Staging: @unchecked Sendable {
+    let byteCount: Int
+    let fileDescriptor: Int32
+    private let base: UnsafeMutableRawPointer
+    private let budget: StagingBudget
+
+    /// Nil when the budget or the kernel has no memory. Slow: the kernel clears every page.
+    init?(byteCount: Int, budget: StagingBudget) {
+        guard budget.take(byteCount) else { return nil }
+        var descriptor: Int32 = -1
+        var address: UnsafeMutableRawPointer?
+        // The call fills both on success and neither otherwise.
+        let status = unsafe CLinux_staging_create("kvstore-staging", byteCount, &descriptor, &address)
+        guard status == 0, let address = unsafe address else {
+            budget.give(byteCount)
+            return nil
+        }
+        self.byteCount = byteCount
+        self.budget = budget
+        fileDescriptor = descriptor
+        unsafe base = address
+    }
+
+    /// The pages go back at once, even if the client still maps them, so that the budget tells the truth.
+    deinit {
+        _ = CLinux_discard_pages(fileDescriptor, byteCount)
+        unsafe CLinux_region_destroy(fileDescriptor, base, byteCount)
+        budget.give(byteCount)
+    }
+
+    /// What the client may be writing at this moment.
+    func withBytes<Result>(at offset: Int, count: Int, _ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        precondition(offset >= 0 && count >= 0 && offset <= byteCount - count, "outside of the staging region")
+        // In bounds by the line above, and the mapping lives as long as this object.
+        return unsafe body(UnsafeRawBufferPointer(start: base + offset, count: count))
     }
 }
