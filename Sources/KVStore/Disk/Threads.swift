@@ -41,7 +41,10 @@ package final class Monitor<Value>: @unchecked Sendable {
     }
 
     /// Waits until `body` returns a result, at most until `deadlineNanoseconds` on the monotonic clock.
-    package func wait<Result>(untilNanoseconds deadlineNanoseconds: UInt64?, _ body: (inout Value) -> Result?) -> Result? {
+    package func wait<Result>(
+        untilNanoseconds deadlineNanoseconds: UInt64?,
+        _ body: (inout Value) -> Result?
+    ) -> Result? {
         unsafe pthread_mutex_lock(mutex)
         defer { unsafe pthread_mutex_unlock(mutex) }
         while true {
