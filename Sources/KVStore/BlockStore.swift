@@ -18,6 +18,9 @@ public final class BlockStore: BlockCache {
     let core: CoreLock
     let disk: DiskTier?
     private let scrubber: Scrubber?
+    /// What shown hashes of keys are made with, and where the walk of `hottestPrefixes` goes on.
+    let displayKey = DisplayKey()
+    let hotWalkStart = Atomic<Int>(0)
 
     /// Opens a store. Memory is usable at once; the disk tier's directory is opened and its index loaded in the
     /// background (see `waitUntilWarm`). A disk that cannot be used does not fail the open: the store runs on memory,
@@ -67,7 +70,12 @@ public final class BlockStore: BlockCache {
                 fingerprint: fingerprint,
                 tenant: identity.tenantHash,
                 blockByteCount: blockByteCount,
-                geometry: geometry
+                geometry: geometry,
+                label: NamespaceLabel(
+                    tenant: identity.tenant,
+                    model: identity.model,
+                    tokensPerBlock: identity.tokensPerBlock
+                )
             )
         }
         guard let index else { throw KVStoreError(.invalidArgument, "more than 65535 namespaces are open") }
@@ -129,8 +137,16 @@ public final class BlockStore: BlockCache {
         let started = monotonicNanoseconds()
         var (blocks, stop) = pinLeading(prefix, memoryOnly: memoryOnly)
         if configuration.verifyMemoryHits { verify(&blocks, byteCount: prefix.namespace.blockByteCount) }
-        let elapsed = monotonicNanoseconds() - started
-        core.with { $0.countLookup(prefix, blocks: blocks, stop: stop, nanoseconds: elapsed) }
+        let ended = monotonicNanoseconds()
+        core.with { core in
+            core.countLookup(
+                prefix,
+                blocks: blocks,
+                stop: stop,
+                nanoseconds: ended - started,
+                nowSeconds: seconds(ended)
+            )
+        }
         return blocks
     }
 
@@ -181,8 +197,11 @@ public final class BlockStore: BlockCache {
     ) -> [PinnedBlock] {
         guard !claims.isEmpty, let disk else { return blocks }
         var blocks = blocks
+        let started = monotonicNanoseconds()
         let finished = disk.read(claims, blocks: blocks, namespace: prefix.namespace)
+        let elapsed = monotonicNanoseconds() - started
         core.with { core in
+            core.counters.promote.record(elapsed)
             _ = core.finishLoads(finished, blocks: &blocks)
             core.touchRun(blocks)
         }
@@ -215,7 +234,8 @@ public final class BlockStore: BlockCache {
         var blocks: [ReservedBlock] = []
         var position = 0
         var parent = EntryID.none
-        let now = secondsNow()
+        let started = monotonicNanoseconds()
+        let now = seconds(started)
         while true {
             let stop = core.with { core -> PrefixStop in
                 guard !core.isClosed else { return .absent }
@@ -232,7 +252,9 @@ public final class BlockStore: BlockCache {
             break
         }
         let refused = prefix.keys.count - position
+        let elapsed = monotonicNanoseconds() - started
         core.with { core in
+            core.counters.reserve.record(elapsed)
             core.counters.refusedBlocks += refused
             if !blocks.isEmpty { core.reservationCount += 1 }
         }
@@ -323,7 +345,9 @@ public final class BlockStore: BlockCache {
         core.with { core in for slot in slots { core.unpin(slot) } }
     }
 
-    func secondsNow() -> UInt32 { UInt32(truncatingIfNeeded: monotonicNanoseconds() / 1_000_000_000) }
+    func secondsNow() -> UInt32 { seconds(monotonicNanoseconds()) }
+
+    func seconds(_ nanoseconds: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: nanoseconds / 1_000_000_000) }
 }
 
 /// The core behind its lock.

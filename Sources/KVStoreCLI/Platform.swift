@@ -38,6 +38,37 @@ enum Terminal {
         return result == 0 && size.ws_col > 0 ? Int(size.ws_col) : 80
     }
 
+    /// True when standard output is a terminal that knows ANSI sequences.
+    static var isOutputInteractive: Bool {
+        guard isatty(STDOUT_FILENO) == 1 else { return false }
+        // As above.
+        return unsafe getenv("TERM").map { unsafe String(cString: $0) != "dumb" } ?? false
+    }
+
+    /// Size of the terminal on standard output; 80 by 24 when it does not say.
+    static var outputSize: (columns: Int, rows: Int) {
+        var size = winsize()
+        // TIOCGWINSZ fills the structure that is passed, nothing else.
+        let result = unsafe ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size)
+        return result == 0 && size.ws_col > 0 && size.ws_row > 1 ? (Int(size.ws_col), Int(size.ws_row)) : (80, 24)
+    }
+
+    /// Seconds on a clock that does not go back.
+    static var monotonicSeconds: Double {
+        var time = timespec()
+        // clock_gettime fills the structure that is passed.
+        unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+
+    /// Waits, but no longer than until Ctrl-C (see `Interruption`).
+    static func pause(seconds: Double) {
+        let end = monotonicSeconds + seconds
+        while !Interruption.isRequested, monotonicSeconds < end {
+            usleep(UInt32(min(50_000, max(1_000, (end - monotonicSeconds) * 1_000_000))))
+        }
+    }
+
     private static func write(_ text: String, to descriptor: Int32) {
         var text = text
         text.withUTF8 { bytes in

@@ -125,7 +125,7 @@ final class LoadSession: Sendable {
         while true {
             usleep(10_000)
             let (turns, time) = (turnsSaid.load(ordering: .acquiring), nanosecondsNow())
-            guard turns > covered, store.core.with({ $0.countOnlyInMemory() }) == 0 else { continue }
+            guard turns > covered, store.core.with({ $0.unwrittenBlocks }) == 0 else { continue }
             covered = turns
             say("written \(time)")
         }

@@ -115,11 +115,13 @@ package protocol ReservationOwner: AnyObject, Sendable {
 
 extension BlockStore: LeaseOwner, ReservationOwner {
     package func commit(_ blocks: [ReservedBlock], digests: [UInt64]?, blockByteCount: Int, token: UInt64) -> Int {
+        let started = monotonicNanoseconds()
         // The reservation's pins hold until the core's commit below ends them.
         let digests = digests ?? blocks.map { unsafe XXH3.digest($0.memory.bytes(blockByteCount)) }
         let now = secondsNow()
         let visible = core.with { core in
             core.reservationCount -= 1
+            defer { core.counters.commit.record(monotonicNanoseconds() - started) }
             return core.commit(blocks, digests: digests, nowSeconds: now)
         }
         disk?.nudge()
@@ -135,7 +137,7 @@ extension BlockStore: LeaseOwner, ReservationOwner {
 
     package func endLease(_ blocks: [PinnedBlock], token: UInt64) {
         core.with { core in
-            core.leaseCount -= 1
+            core.endLease(on: blocks[0].slot)
             for block in blocks { core.unpin(block.slot) }
         }
     }

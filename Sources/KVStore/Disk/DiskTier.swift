@@ -21,10 +21,15 @@ final class DiskTier: Sendable {
     /// Descriptions of namespaces to be stored with the segments.
     private let descriptions = Mutex<[BlockKey: NamespaceRow]>([:])
     /// Removals that the log does not have yet.
-    private let pendingRemovals = Mutex<[BlockIdentity]>([])
+    private let pendingRemovals = Mutex(PendingRemovals())
     /// Held while they are being written: whoever finds none left knows that theirs are down.
     private let removalWriting = Mutex<Void>(())
     private let allocatedBytes = Atomic<Int>(0)
+
+    private struct PendingRemovals {
+        var blocks: [BlockIdentity] = []
+        var tenants: Set<UInt64> = []
+    }
 
     /// What the writer thread is asked to do, and how far it is.
     struct Work {
@@ -110,6 +115,7 @@ final class DiskTier: Sendable {
     }
 
     func flush() -> FlushResult {
+        let quotaEffects = core.with { $0.diskQuotaEffects }
         let ticket = work.update { work -> Int in
             work.askedFlushes += 1
             return work.askedFlushes
@@ -118,10 +124,14 @@ final class DiskTier: Sendable {
             if work.doneFlushes >= ticket { return .some(work.lastFlushReason) }
             return work.state == .stopped ? .some("the store is closed") : nil
         }
-        let (durable, refused) = core.with { core in
-            (core.disk.policy.count - core.disk.queuedBlocks, core.countOnlyInMemory())
+        let (durable, refused, isOverQuota) = core.with { core in
+            (
+                core.disk.policy.count - core.disk.queuedBlocks, core.unwrittenBlocks,
+                core.diskQuotaEffects != quotaEffects
+            )
         }
-        let why = refused == 0 ? nil : (reason ?? nil) ?? "blocks were stored while the flush ran"
+        let quotaReason = isOverQuota ? "a tenant's disk quota has no room for all of its blocks" : nil
+        let why = refused == 0 ? nil : (reason ?? nil) ?? quotaReason ?? "blocks were stored while the flush ran"
         return FlushResult(durableBlocks: durable, refusedBlocks: refused, reason: why)
     }
 
@@ -130,7 +140,19 @@ final class DiskTier: Sendable {
     func recordRemoval(_ keys: [BlockKey], namespace: Namespace) {
         let tenant = namespace.identity.tenantHash
         let identities = keys.map { BlockIdentity(tenant: tenant, fingerprint: namespace.fingerprint, key: $0) }
-        pendingRemovals.withLock { $0.append(contentsOf: identities) }
+        pendingRemovals.withLock { $0.blocks.append(contentsOf: identities) }
+        writeRemovalsNow()
+    }
+
+    /// As `recordRemoval`, for all blocks of a tenant.
+    func recordPurge(tenant: UInt64) {
+        pendingRemovals.withLock { _ = $0.tenants.insert(tenant) }
+        writeRemovalsNow()
+        // Segments may have no live record now.
+        work.update { $0.isNudged = true }
+    }
+
+    private func writeRemovalsNow() {
         _ = work.wait(untilNanoseconds: nil) { $0.state == .opening ? nil : true }
         if let log = currentLog { return writePendingRemovals(log) }
         report(.warning, "a removal is not on disk yet: the disk tier is not open; a crash now may bring blocks back")
@@ -141,15 +163,20 @@ final class DiskTier: Sendable {
     }
 
     private func takeAndWriteRemovals(_ log: SegmentLog) {
-        let identities = pendingRemovals.withLock { pending -> [BlockIdentity] in
-            defer { pending = [] }
+        let taken = pendingRemovals.withLock { pending -> PendingRemovals in
+            defer { pending = PendingRemovals() }
             return pending
         }
-        guard !identities.isEmpty else { return }
+        guard !taken.blocks.isEmpty || !taken.tenants.isEmpty else { return }
         do throws(KVStoreError) {
-            try log.remove(identities, includingOpenSegments: true)
+            for tenant in taken.tenants { try log.purge(tenant: tenant, includingOpenSegments: true) }
+            try log.remove(taken.blocks, includingOpenSegments: true)
         } catch {
-            pendingRemovals.withLock { $0.append(contentsOf: identities) }
+            // Those that are down already do no harm twice.
+            pendingRemovals.withLock { pending in
+                pending.blocks.append(contentsOf: taken.blocks)
+                pending.tenants.formUnion(taken.tenants)
+            }
             report(.warning, "a removal is not on disk yet (\(error)); a crash before it is may bring blocks back")
         }
     }

@@ -68,6 +68,7 @@ final class DiskWriter {
             core.with { core in
                 core.disk.isWarming = false
                 core.disk.removedWhileWarming = []
+                core.disk.tenantsPurgedWhileWarming = []
                 core.disk.accepts = true
                 _ = core.enqueueAllResidentIfWriteBack()
             }

@@ -301,9 +301,15 @@ package final class SegmentLog: Sendable {
     }
 
     /// Removes all blocks of a tenant for good. Descriptions of its namespaces stay; see `removeNamespace`.
-    package func purge(tenant: UInt64) throws(KVStoreError) {
+    ///
+    /// - Parameter includingOpenSegments: as for `remove`.
+    package func purge(tenant: UInt64, includingOpenSegments: Bool = false) throws(KVStoreError) {
         let range = IndexEncoding.blockRange(tenant: tenant)
-        try remove([.tenant(tenant)], [.deleteRange(lower: range.lower, upper: range.upper)])
+        try remove(
+            [.tenant(tenant)],
+            [.deleteRange(lower: range.lower, upper: range.upper)],
+            includingOpenSegments: includingOpenSegments
+        )
     }
 
     /// Removes all blocks of a namespace for good. Its description stays; see `removeNamespace`.

@@ -56,31 +56,45 @@ struct SpillItem: Sendable {
 extension StoreCore {
     // MARK: Queueing
 
-    /// Whether a resident block may go to disk now: every ancestor is there, queued, or can be queued with it.
+    /// Whether a resident block may go to disk now: every ancestor is there, queued, or can be queued with it, and the
+    /// tenant's quota could hold all that.
     func canQueue(_ entry: Entry) -> Bool {
         guard disk.accepts, namespaces[Int(entry.namespace)].geometry != nil else { return false }
+        var count = 1
         var parent = entry.parent
         while parent != .none, !entries[parent].isInDiskTier {
             let residence = entries[parent].residence
             guard residence == .resident || residence == .spilling else { return false }
+            count += 1
             parent = entries[parent].parent
         }
-        return true
+        return isWithinDiskQuota(count, namespace: entry.namespace)
     }
 
     /// Queues a block and those of its ancestors that are not on disk yet, ancestors first. Counts them in the disk tier
     /// from now on. False when the tier will not have it.
     mutating func enqueue(_ id: EntryID, tick: UInt32) -> Bool {
-        guard canQueue(entries[id]) else { return false }
+        guard canQueue(entries[id]) else {
+            noteQuotaRefusal(of: id)
+            return false
+        }
         var path: [EntryID] = []
         var member = id
         while member != .none, !entries[member].isInDiskTier {
             path.append(member)
             member = entries[member].parent
         }
+        let space = Int(entries[id].namespace)
+        let tenant = namespaces[space].tenantIndex
+        guard makeDiskQuotaRoom(forBlocks: path.count, namespace: space, below: member) else {
+            noteQuotaRefusal(of: id)
+            return false
+        }
         for member in path {
             entries[member].isQueued = true
-            disk.policy.insert(member, tick: tick)
+            disk.policy.insert(member, tenant: tenant, tick: tick)
+            namespaceCounters[space].diskBlocks += 1
+            tenants[tenant].diskBytes += diskCharge(of: entries[member])
             disk.queuedBlocks += 1
             disk.queuedBytes += namespaces[Int(entries[member].namespace)].blockByteCount
         }
@@ -129,16 +143,16 @@ extension StoreCore {
 
     // MARK: Disk eviction
 
-    /// The disk tier gives up its coldest block that nothing on disk builds on. False when there is none.
-    mutating func evictFromDiskTier(protecting protected: EntryID) -> Bool {
-        let victim = disk.policy.victim { id in
+    /// The disk tier gives up its coldest block that nothing on disk builds on, or a tenant's. False when there is none.
+    mutating func evictFromDiskTier(protecting protected: EntryID, ofTenant tenant: Int? = nil) -> Bool {
+        let victim = disk.policy.victim(ofTenant: tenant) { id in
             let entry = entries[id]
             guard id != protected, !entry.isWriting, entry.residence != .loading else { return false }
             if entry.slot != .none, slots[entry.slot].pins > 0, entry.residence == .spilling { return false }
             return !hasChildOnDisk(entry) && (entry.residence == .resident || entry.firstChild == .none)
         }
         guard let victim else { return false }
-        counters.diskEvictedBlocks += 1
+        countDiskEviction(of: victim)
         if entries[victim].residence == .resident {
             leaveDiskTier(victim)
         } else {
@@ -159,7 +173,7 @@ extension StoreCore {
     /// Takes the disk copies of a block and of all its descendants away: blocks in memory stay there, others go.
     mutating func dropDiskCopies(_ root: EntryID) {
         for id in subtree(of: root).reversed() where entries[id].isInDiskTier {
-            counters.diskEvictedBlocks += 1
+            countDiskEviction(of: id)
             let residence = entries[id].residence
             if residence == .resident || residence == .reserved {
                 leaveDiskTier(id)
@@ -254,7 +268,13 @@ extension StoreCore {
                 counters.spilledBlocks += 1
                 counters.spilledRawBytes += item.rawByteCount
                 counters.spilledStoredBytes += stored
-                finishSpilled(item, slot: slot, segment: segment, ordinal: UInt16(ordinal))
+                finishSpilled(
+                    item,
+                    slot: slot,
+                    segment: segment,
+                    ordinal: UInt16(ordinal),
+                    storedByteCount: stored
+                )
             case .segment(let oldSegment, let oldOrdinal):
                 counters.carriedBlocks += 1
                 counters.carriedStoredBytes += stored
@@ -263,25 +283,33 @@ extension StoreCore {
                     forgetUnlessIndexed(item)
                     continue
                 }
+                tenants[namespaces[Int(entry.namespace)].tenantIndex].diskBytes -= diskCharge(of: entry)
                 disk.recordDied(
                     segment: oldSegment,
                     ordinal: oldOrdinal,
                     tick: disk.policy.tick(of: item.entry)
                 )
-                place(item.entry, segment: segment, ordinal: UInt16(ordinal))
+                place(item.entry, segment: segment, ordinal: UInt16(ordinal), storedByteCount: stored)
             }
         }
     }
 
-    private mutating func finishSpilled(_ item: SpillItem, slot: SlotID, segment: UInt32, ordinal: UInt16) {
+    private mutating func finishSpilled(
+        _ item: SpillItem,
+        slot: SlotID,
+        segment: UInt32,
+        ordinal: UInt16,
+        storedByteCount: Int
+    ) {
         let entry = entries[item.entry]
         let isOurs = slots[slot].entry == item.entry && entry.key == item.key && entry.isWriting && entry.isQueued
         if isOurs {
+            tenants[namespaces[Int(entry.namespace)].tenantIndex].diskBytes -= diskCharge(of: entry)
             entries[item.entry].isWriting = false
             entries[item.entry].isQueued = false
             disk.queuedBytes -= item.rawByteCount
             disk.queuedBlocks -= 1
-            place(item.entry, segment: segment, ordinal: ordinal)
+            place(item.entry, segment: segment, ordinal: ordinal, storedByteCount: storedByteCount)
             if entry.residence == .spilling {
                 disk.spillingCount -= 1
                 entries[item.entry].residence = .none
@@ -294,10 +322,16 @@ extension StoreCore {
         unpin(slot)
     }
 
-    private mutating func place(_ id: EntryID, segment: UInt32, ordinal: UInt16) {
+    /// The block's record is at this place now. What it was booked with before has been taken off its tenant.
+    private mutating func place(_ id: EntryID, segment: UInt32, ordinal: UInt16, storedByteCount: Int) {
+        let before = entries[id]
+        if !before.isOnDisk, before.residence == .resident || before.residence == .spilling {
+            noteUnwritten(before.namespace, by: -1)
+        }
         entries[id].segment = segment
         entries[id].ordinal = ordinal
-        disk.recordLives(segment: segment, ordinal: ordinal, entry: id)
+        disk.recordLives(segment: segment, ordinal: ordinal, entry: id, storedByteCount: storedByteCount)
+        tenants[namespaces[Int(before.namespace)].tenantIndex].diskBytes += diskCharge(of: entries[id])
     }
 
     /// The block left the tier while its record was written: the row that sealing wrote must go, unless the key has come
@@ -444,7 +478,9 @@ extension StoreCore {
             }
             parent = found
         }
-        guard !disk.removedWhileWarming.contains(row.key) else { return nil }
+        guard !disk.removedWhileWarming.contains(row.key), !disk.tenantsPurgedWhileWarming.contains(row.tenant),
+            hasDiskQuotaRoom(Int(row.storedByteCount), namespace: namespace)
+        else { return nil }
         guard let ordinal = UInt16(exactly: row.ordinal), disk.hasPlace(segment: row.segment, ordinal: ordinal) else {
             return nil
         }
@@ -463,8 +499,9 @@ extension StoreCore {
             id = fresh
         }
         entries[id].uses = UInt8(clamping: row.uses)
-        disk.policy.insertColdest(id, tick: tick)
-        place(id, segment: row.segment, ordinal: ordinal)
+        disk.policy.insertColdest(id, tenant: namespaces[Int(namespace)].tenantIndex, tick: tick)
+        namespaceCounters[Int(namespace)].diskBlocks += 1
+        place(id, segment: row.segment, ordinal: ordinal, storedByteCount: Int(row.storedByteCount))
         return id
     }
 }
@@ -477,14 +514,7 @@ extension StoreCore {
     }
 
     /// Visible blocks without a disk copy.
-    func countOnlyInMemory() -> Int {
-        var count = 0
-        for id in 0..<EntryID(entries.highWater) {
-            let entry = entries[id]
-            if !entry.isOnDisk, entry.residence == .resident || entry.residence == .spilling { count += 1 }
-        }
-        return count
-    }
+    var unwrittenBlocks: Int { namespaceCounters.reduce(0) { $0 + $1.unwrittenBlocks } }
 
     /// The log was closed: nothing is on disk until it is loaded again. Blocks in memory stay.
     mutating func forgetDisk() {

@@ -12,6 +12,7 @@ extension StoreCore {
         // While a run is being read, its blocks have their places but not yet their order.
         if flights.isEmpty { problems += checkMemoryOrder(live) }
         problems += checkDiskOrder(live)
+        problems += checkTenants(live)
         if memoryBytes > configuration.memoryCapacityBytes {
             problems.append("\(memoryBytes) bytes of memory against a cap of \(configuration.memoryCapacityBytes)")
         }
@@ -237,6 +238,46 @@ extension StoreCore {
                 problems.append("segment \(number) has a wrong tick sum")
             }
         }
+        return problems
+    }
+
+    // MARK: Invariant 5
+
+    /// What is counted of each namespace and tenant is what there is.
+    private func checkTenants(_ live: [EntryID]) -> [String] {
+        var problems: [String] = []
+        var found = [NamespaceCounters](repeating: NamespaceCounters(), count: namespaces.count)
+        var diskBytes = [Int](repeating: 0, count: tenants.count)
+        for id in live {
+            let entry = entries[id]
+            let space = Int(entry.namespace)
+            found[space].blocks += 1
+            switch entry.residence {
+            case .resident, .reserved, .loading: found[space].memoryBlocks += 1
+            case .spilling, .none: break
+            }
+            if !entry.isOnDisk, entry.residence == .resident || entry.residence == .spilling {
+                found[space].unwrittenBlocks += 1
+            }
+            guard entry.isInDiskTier else { continue }
+            found[space].diskBlocks += 1
+            diskBytes[namespaces[space].tenantIndex] += diskCharge(of: entry)
+            if diskCharge(of: entry) == 0 { problems.append("entry \(id) is in the disk tier for nothing") }
+        }
+        for (number, (found, counted)) in zip(found, namespaceCounters).enumerated() {
+            let (are, booked) = (
+                [found.blocks, found.memoryBlocks, found.diskBlocks, found.unwrittenBlocks],
+                [counted.blocks, counted.memoryBlocks, counted.diskBlocks, counted.unwrittenBlocks]
+            )
+            if are != booked {
+                problems.append("namespace \(number): blocks, in memory, on disk, unwritten \(are), counted \(booked)")
+            }
+        }
+        for (tenant, bytes) in zip(tenants, diskBytes) where tenant.diskBytes != bytes {
+            problems.append("a tenant has \(bytes) bytes on disk, \(tenant.diskBytes) counted")
+        }
+        let leases = slots.classes.reduce(0) { $0 + $1.leaseCount }
+        if leases != leaseCount { problems.append("\(leases) leases of classes, \(leaseCount) counted") }
         return problems
     }
 

@@ -92,7 +92,7 @@ extension StoreCore {
                     let shared = flight ?? Flight()
                     flight = shared
                     flights[id] = shared
-                    slots.adjustOccupied(slot, by: 1)
+                    countInMemory(slot, entries[id].namespace, by: 1)
                     claims.append(LoadClaim(entries[id], position: blocks.count))
                     pinFound(id, tier: .disk, blocks: &blocks)
                 case .needsRegion(let plan):
@@ -121,7 +121,7 @@ extension StoreCore {
         entries[id].residence = .resident
         disk.spillingCount -= 1
         slots.policy(of: slot).insert(slot, tick: nextTick())
-        slots.adjustOccupied(slot, by: 1)
+        countInMemory(slot, entries[id].namespace, by: 1)
     }
 
     /// Evicts until the memory tier counts no more than it may: blocks taken back from the spill buffer came on top.
@@ -170,7 +170,7 @@ extension StoreCore {
             _ = drop(block.entry)
             return
         }
-        slots.adjustOccupied(block.slot, by: -1)
+        countInMemory(block.slot, entry.namespace, by: -1)
         entries[block.entry].residence = .none
         entries[block.entry].slot = .none
         slots[block.slot].entry = .none
@@ -188,6 +188,7 @@ extension StoreCore {
         nowSeconds: UInt32
     ) -> PrefixStop {
         requireOwn(prefix.namespace)
+        clock.note(tick: tick, seconds: nowSeconds)
         // While a region was mapped outside the lock, the parent may have gone and its number to another block.
         if position > 0, entries.find(prefix.keys[position - 1]) != parent { return .absent }
         while position < prefix.keys.count {
@@ -209,7 +210,7 @@ extension StoreCore {
             entries[entry].residence = .reserved
             switch takeSlot(namespace: prefix.namespace.index, for: entry) {
             case .slot(let slot):
-                slots.adjustOccupied(slot, by: 1)
+                countInMemory(slot, prefix.namespace.index, by: 1)
                 pin(slot)
                 slots[slot].digest = UInt64(nowSeconds)
                 blocks.append(
@@ -242,7 +243,7 @@ extension StoreCore {
 
     private mutating func revokeReservation(_ id: EntryID) {
         let slot = entries[id].slot
-        slots.adjustOccupied(slot, by: -1)
+        countInMemory(slot, entries[id].namespace, by: -1)
         slots[slot].entry = .none
         entries[id].slot = .none
         entries[id].residence = .none
@@ -250,6 +251,7 @@ extension StoreCore {
 
     /// Makes reserved blocks visible, from the head. Ends the reservation's pins. Returns how many became visible.
     mutating func commit(_ blocks: [ReservedBlock], digests: [UInt64], nowSeconds: UInt32) -> Int {
+        clock.note(tick: tick, seconds: nowSeconds)
         let tick = nextTick()
         var visible = 0
         var last = EntryID.none
@@ -262,6 +264,7 @@ extension StoreCore {
                 slots[block.slot].digest = digest
                 slots.policy(of: block.slot).insert(block.slot, tick: tick)
                 counters.committedBlocks += 1
+                noteUnwritten(entries[block.entry].namespace, by: 1)
                 visible += 1
                 last = block.entry
                 disk.noteDirty(block.entry, nowSeconds: nowSeconds)
@@ -311,6 +314,7 @@ extension StoreCore {
     mutating func takeSlot(namespace: UInt16, for entry: EntryID) -> SlotGrant {
         let key = entries[entry].key
         guard let classIndex = classIndex(ofNamespace: namespace) else { return .none }
+        shrinkToQuota(classIndex)
         if !hasRoom(classIndex), slots.classes.count > 1 { takeFromColderClass(for: classIndex) }
         while !hasRoom(classIndex) {
             guard evictColdest(classIndex) else { return .none }
@@ -360,7 +364,7 @@ extension StoreCore {
         guard disk.accepts else { return true }
         let oneSlot = Region.byteCount(slotByteCount: slotClass.slotByteCount, slotCount: 1)
         let room = configuration.memoryCapacityBytes - memoryBytes - metadataHeadroomBytes
-        if room >= oneSlot { return true }
+        if min(room, slots.quotaRoom(classIndex)) >= oneSlot { return true }
         return slotClass.occupiedCount < slotClass.slotCount - spillShare(slotClass)
     }
 
@@ -391,9 +395,12 @@ extension StoreCore {
     mutating func evict(_ id: EntryID, tick: UInt32) {
         counters.memoryEvictedBlocks += 1
         let slot = entries[id].slot
+        if let age = clock.age(ofTick: slots.policy(of: slot).tick(of: slot)) {
+            counters.memoryEvictionAge.record(age)
+        }
         if entries[id].isOnDisk {
             slots.policy(of: slot).remove(slot)
-            slots.adjustOccupied(slot, by: -1)
+            countInMemory(slot, entries[id].namespace, by: -1)
             entries[id].residence = .none
             entries[id].slot = .none
             slots[slot].entry = .none
@@ -409,7 +416,7 @@ extension StoreCore {
         }
         // `enqueue` may have made room in the disk tier, but never by dropping what it just queued.
         slots.policy(of: slot).remove(slot)
-        slots.adjustOccupied(slot, by: -1)
+        countInMemory(slot, entries[id].namespace, by: -1)
         entries[id].residence = .spilling
         disk.spillingCount += 1
     }
@@ -439,16 +446,15 @@ extension StoreCore {
     /// As `takeFromOtherClass`, if the donor's coldest block is colder than our own: a tenant may use what others leave
     /// idle, but keeps an equal share from those who ask for more.
     private mutating func takeFromColderClass(for classIndex: Int) {
-        guard let donor = largestClass(except: classIndex) else { return }
+        guard let donor = donorClass(for: classIndex) else { return }
         let (own, others) = (slots.classes[classIndex].policy, slots.classes[donor].policy)
         if own.count == 0 || others.coldestTick < own.coldestTick { takeFromOtherClass(for: classIndex) }
     }
 
     /// Memory moves to a class that has less than the largest one, a region at a time.
     private mutating func takeFromOtherClass(for classIndex: Int) {
-        guard let donor = largestClass(except: classIndex) else { return }
-        let size = slots.classes[classIndex].slotByteCount
-        let wanted = size * slots.slotsPerRegion(slotByteCount: size)
+        guard let donor = donorClass(for: classIndex) else { return }
+        let wanted = slots.classes[classIndex].slotByteCount * slots.slotsPerRegion(classIndex)
         guard slots.classes[donor].regionBytes > slots.classes[classIndex].regionBytes + wanted else { return }
         drainColdestRegion(of: donor)
     }

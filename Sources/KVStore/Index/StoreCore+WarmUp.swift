@@ -38,7 +38,7 @@ extension StoreCore {
             case .slot(let slot):
                 entries[id].residence = .loading
                 flights[id] = flight
-                slots.adjustOccupied(slot, by: 1)
+                countInMemory(slot, entries[id].namespace, by: 1)
                 pin(slot)
                 claims.append(LoadClaim(entries[id], position: blocks.count))
                 blocks.append(PinnedBlock(entry: id, slot: slot, memory: slots.memory(of: slot), tier: .disk))

@@ -7,7 +7,8 @@
 /// 2. A block on disk (or queued for it) has every ancestor on disk (or queued before it).
 /// 3. A slot belongs to at most one entry; a pinned slot is never given to another.
 /// 4. Along every chain, parents are at least as hot as their children, in both tiers.
-/// 5. Regions and metadata together stay below the cap.
+/// 5. Regions and metadata together stay below the cap; a tenant's regions and records stay below its quotas, from the
+///    moment on that a quota that was lowered has been reached.
 ///
 /// Life of a block's bytes in memory (`Entry.Residence`):
 /// ```
@@ -24,7 +25,12 @@ struct StoreCore: ~Copyable {
     var slots: SlotTable
     var disk: DiskState
     var namespaces: [NamespaceState] = []
+    /// By namespace, like `namespaceLabels`. Not in `NamespaceState`, which is copied a lot.
+    var namespaceCounters: [NamespaceCounters] = []
+    var namespaceLabels: [NamespaceLabel?] = []
+    var tenants: [TenantState] = []
     var counters = Counters()
+    var clock = TickClock()
     /// Reads in flight, by the entry they fill: whoever wants the block too waits for the same read.
     var flights: [EntryID: Flight] = [:]
     /// Regions closed under the lock, to be unmapped outside it.
@@ -38,18 +44,44 @@ struct StoreCore: ~Copyable {
     struct NamespaceState {
         let fingerprint: BlockKey
         let tenant: UInt64
+        /// Place of the tenant in `tenants`.
+        let tenantIndex: Int
         let blockByteCount: Int
-        var geometry: FrameGeometry?
+        var geometry: FrameGeometry? {
+            didSet { recordByteLimit = Self.recordByteLimit(blockByteCount, geometry) }
+        }
+        /// The most bytes that a block's record can take; what a block that waits to be written is booked with.
+        private(set) var recordByteLimit: Int
         var slotByteCount: Int { roundUp(blockByteCount, to: pageByteCount) }
         /// Class of the namespace's slots; nil until the first slot is asked for.
         var classIndex: Int?
+
+        init(
+            fingerprint: BlockKey,
+            tenant: UInt64,
+            tenantIndex: Int,
+            blockByteCount: Int,
+            geometry: FrameGeometry?
+        ) {
+            self.fingerprint = fingerprint
+            self.tenant = tenant
+            self.tenantIndex = tenantIndex
+            self.blockByteCount = blockByteCount
+            self.geometry = geometry
+            recordByteLimit = Self.recordByteLimit(blockByteCount, geometry)
+        }
+
+        private static func recordByteLimit(_ blockByteCount: Int, _ geometry: FrameGeometry?) -> Int {
+            // Without a geometry nothing can be written.
+            geometry.map { BlockRecord.maximumByteCount(rawByteCount: blockByteCount, geometry: $0) } ?? blockByteCount
+        }
     }
 
     init(configuration: Configuration) throws(KVStoreError) {
         let capacity = configuration.memoryCapacityBytes
         // A quarter of the cap may go to metadata; an entry on disk costs its 64 bytes, 12 in the disk tier's policy, up
-        // to 11 in the key table and 4 in its segment's list.
-        let entryCapacity = max(1024, capacity / 4 / 92)
+        // to 11 in the key table and 8 in its segment's lists.
+        let entryCapacity = max(1024, capacity / 4 / 96)
         // All parts first: a noncopyable struct cannot be left half made.
         let entries = try EntryTable(capacity: entryCapacity)
         let slots = try SlotTable(capacityBytes: capacity, policyName: configuration.policy)
@@ -67,20 +99,29 @@ struct StoreCore: ~Copyable {
         fingerprint: BlockKey,
         tenant: UInt64,
         blockByteCount: Int,
-        geometry: FrameGeometry?
+        geometry: FrameGeometry?,
+        label: NamespaceLabel? = nil
     ) -> UInt16? {
         if let index = namespaces.firstIndex(where: { $0.fingerprint == fingerprint }) {
             if let geometry { namespaces[index].geometry = geometry }
+            if let label {
+                namespaceLabels[index] = label
+                tenants[namespaces[index].tenantIndex].name = label.tenant
+            }
             return UInt16(index)
         }
         guard namespaces.count < Int(UInt16.max) else { return nil }
+        let tenantIndex = registerTenant(tenant, name: label?.tenant)
+        namespaceCounters.append(NamespaceCounters())
+        namespaceLabels.append(label)
+        disk.namespaceTenants.append(tenantIndex)
         namespaces.append(
             NamespaceState(
                 fingerprint: fingerprint,
                 tenant: tenant,
+                tenantIndex: tenantIndex,
                 blockByteCount: blockByteCount,
-                geometry: geometry,
-                classIndex: nil
+                geometry: geometry
             )
         )
         return UInt16(namespaces.count - 1)
@@ -140,6 +181,7 @@ struct StoreCore: ~Copyable {
             entries.remove(id)
             return nil
         }
+        namespaceCounters[Int(namespace)].blocks += 1
         return id
     }
 
@@ -155,18 +197,21 @@ struct StoreCore: ~Copyable {
     /// A new stamp. Within one operation every touched block gets the same one, which tells `touchChain` where it has
     /// been already.
     mutating func nextTick() -> UInt32 {
-        if tick == .max - 1 { tick = disk.rescaleTicks(slots.classes.map(\.policy), entries: entries) }
+        if tick == .max - 1 { rescaleTicks() }
         tick += 1
         return tick
     }
 
     /// Sets `count` stamps aside that are all before the next; returns the last of them.
     mutating func takeTicks(_ count: Int) -> UInt32 {
-        if Int(UInt32.max - 1 - tick) < count {
-            tick = disk.rescaleTicks(slots.classes.map(\.policy), entries: entries)
-        }
+        if Int(UInt32.max - 1 - tick) < count { rescaleTicks() }
         tick += UInt32(count)
         return tick
+    }
+
+    private mutating func rescaleTicks() {
+        tick = disk.rescaleTicks(slots.classes.map(\.policy), entries: entries)
+        clock.halveTicks()
     }
 
     /// Marks a chain as used now, from `last` to its root, so that parents end up hotter than children.
@@ -242,18 +287,22 @@ struct StoreCore: ~Copyable {
             switch entry.residence {
             case .resident:
                 slots.policy(of: entry.slot).remove(entry.slot)
-                slots.adjustOccupied(entry.slot, by: -1)
-            case .reserved: slots.adjustOccupied(entry.slot, by: -1)
+                countInMemory(entry.slot, entry.namespace, by: -1)
+                if !entry.isOnDisk { noteUnwritten(entry.namespace, by: -1) }
+            case .reserved: countInMemory(entry.slot, entry.namespace, by: -1)
             case .loading:
-                slots.adjustOccupied(entry.slot, by: -1)
+                countInMemory(entry.slot, entry.namespace, by: -1)
                 flights[id] = nil
-            case .spilling: disk.spillingCount -= 1
+            case .spilling:
+                disk.spillingCount -= 1
+                if !entry.isOnDisk { noteUnwritten(entry.namespace, by: -1) }
             case .none: preconditionFailure("a slot without a residence")
             }
             slots[entry.slot].entry = .none
             if slots[entry.slot].pins == 0 { freeSlot(entry.slot) }
         }
         entries.remove(id)
+        namespaceCounters[Int(entry.namespace)].blocks -= 1
     }
 
     /// Takes a block out of the disk tier's books: its order, its segment, the write queue. Its row is deleted later.
@@ -261,14 +310,18 @@ struct StoreCore: ~Copyable {
         let entry = entries[id]
         guard entry.isInDiskTier else { return }
         let tick = disk.policy.tick(of: id)
-        disk.policy.remove(id)
+        let space = Int(entry.namespace)
+        disk.policy.remove(id, tenant: namespaces[space].tenantIndex)
+        namespaceCounters[space].diskBlocks -= 1
+        tenants[namespaces[space].tenantIndex].diskBytes -= diskCharge(of: entry)
         if entry.isQueued {
-            disk.queuedBytes -= namespaces[Int(entry.namespace)].blockByteCount
+            disk.queuedBytes -= namespaces[space].blockByteCount
             disk.queuedBlocks -= 1
         }
         if entry.isOnDisk {
             disk.recordDied(segment: entry.segment, ordinal: entry.ordinal, tick: tick)
-            disk.rowsToForget.append(rowName(of: entry))
+            if !disk.forgetsNoRows { disk.rowsToForget.append(rowName(of: entry)) }
+            if entry.residence == .resident || entry.residence == .spilling { noteUnwritten(entry.namespace, by: 1) }
         }
         entries[id].isQueued = false
         // A write that is under way is nobody's any more; `finishSpill` will find that out, and the block may queue again.

@@ -16,7 +16,10 @@ extension NamespaceIdentity {
     public var fingerprint: BlockKey { BlockKey(sha256Of: canonicalEncoding) }
 
     /// The tenant's number on disk and in statistics. It does not depend on the salt.
-    public var tenantHash: UInt64 {
+    public var tenantHash: UInt64 { Self.tenantHash(of: tenant) }
+
+    /// The number of the tenant of this name.
+    static func tenantHash(of tenant: String) -> UInt64 {
         BlockKey(sha256Of: Array("kvstore tenant\0".utf8) + Array(tenant.utf8)).word0
     }
 

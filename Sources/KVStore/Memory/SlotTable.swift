@@ -30,6 +30,12 @@ struct SlotClass {
     var freeCount = 0
     var slotCount = 0
     var regionBytes = 0
+    /// Bytes of regions that are being mapped.
+    var plannedBytes = 0
+    /// Bytes of regions that are closed here and still mapped by other processes.
+    var closedSharedBytes = 0
+    /// Open leases whose first block is in a slot of this class.
+    var leaseCount = 0
     /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
     var occupiedCount = 0
     let policy: any EvictionPolicy
@@ -48,11 +54,13 @@ struct SlotTable: ~Copyable {
     private(set) var regionBytes = 0
     let capacityBytes: Int
     let policyName: EvictionPolicyName
+    /// What the regions of a tenant may take together; those without an entry have only the cap.
+    var quotaBytes: [UInt64: Int] = [:]
     private var nextRegionID: UInt32 = 1
     /// Other processes that map a region, by its id. Its bytes stay in `regionBytes` until the last of them let go of it,
     /// even if it is closed here.
     private var sharers: [UInt32: Int] = [:]
-    private var closedSharedBytes: [UInt32: Int] = [:]
+    private var closedShared: [UInt32: (byteCount: Int, classIndex: Int)] = [:]
 
     struct RegionState {
         /// Never used again, unlike the region's number.
@@ -103,26 +111,49 @@ struct SlotTable: ~Copyable {
     }
 
     /// `clamp(cap / 64, one slot, 64 MiB)`: large regions keep descriptors and mappings few, small ones let a small cap
-    /// serve several classes.
-    func slotsPerRegion(slotByteCount: Int) -> Int {
-        max(1, min(capacityBytes / 64, 64 << 20) / slotByteCount)
+    /// serve several classes. With a quota no more than a 16th of that, likewise.
+    func slotsPerRegion(_ classIndex: Int) -> Int {
+        let quota = quotaBytes.isEmpty ? nil : quotaBytes[classes[classIndex].tenant]
+        let byteCount = min(capacityBytes / 64, 64 << 20, (quota ?? .max) / 16)
+        return max(1, byteCount / classes[classIndex].slotByteCount)
     }
 
+    /// Bytes of a tenant's regions: mapped, planned, or closed and still mapped by other processes.
+    func regionBytes(ofTenant tenant: UInt64) -> Int {
+        var byteCount = 0
+        for slotClass in classes where slotClass.tenant == tenant {
+            byteCount += slotClass.regionBytes + slotClass.plannedBytes + slotClass.closedSharedBytes
+        }
+        return byteCount
+    }
+
+    /// What the quota of the class's tenant leaves for further regions; negative when it was lowered.
+    func quotaRoom(_ classIndex: Int) -> Int {
+        guard !quotaBytes.isEmpty, let quota = quotaBytes[classes[classIndex].tenant] else { return .max }
+        return quota - regionBytes(ofTenant: classes[classIndex].tenant)
+    }
+
+    mutating func adjustLeases(_ id: SlotID, by delta: Int) { classes[classIndex(of: id)].leaseCount += delta }
+
     /// Takes the bytes of one more region for `classIndex` from the budget. `otherBytes` is what everything else
-    /// uses or has set aside. Nil when the cap does not allow it.
+    /// uses or has set aside. Nil when the cap or the tenant's quota does not allow it.
     mutating func planRegion(_ classIndex: Int, otherBytes: Int) -> RegionPlan? {
         let size = classes[classIndex].slotByteCount
-        let room = capacityBytes - otherBytes - regionBytes
-        var count = slotsPerRegion(slotByteCount: size)
-        // The last region of a cap may be smaller, down to one slot, so that the cap is used up.
+        let room = min(capacityBytes - otherBytes - regionBytes, quotaRoom(classIndex))
+        var count = slotsPerRegion(classIndex)
+        // The last region of a cap or quota may be smaller, down to one slot, so that it is used up.
         while count > 1 && Region.byteCount(slotByteCount: size, slotCount: count) > room { count /= 2 }
         let plan = RegionPlan(classIndex: classIndex, slotByteCount: size, slotCount: count)
         guard plan.byteCount <= room else { return nil }
         regionBytes += plan.byteCount
+        classes[classIndex].plannedBytes += plan.byteCount
         return plan
     }
 
-    mutating func cancelRegion(_ plan: RegionPlan) { regionBytes -= plan.byteCount }
+    mutating func cancelRegion(_ plan: RegionPlan) {
+        regionBytes -= plan.byteCount
+        classes[plan.classIndex].plannedBytes -= plan.byteCount
+    }
 
     /// Brings a mapped region in; false when metadata for its slots cannot be had (the caller then cancels the plan).
     mutating func addRegion(_ region: Region, plan: RegionPlan) -> Bool {
@@ -149,6 +180,7 @@ struct SlotTable: ~Copyable {
         nextRegionID += 1
         classes[plan.classIndex].slotCount += ids.count
         classes[plan.classIndex].regionBytes += plan.byteCount
+        classes[plan.classIndex].plannedBytes -= plan.byteCount
         for (index, id) in ids.enumerated().reversed() {
             slots[Int(id)] = Slot(
                 entry: .none,
@@ -234,7 +266,8 @@ struct SlotTable: ~Copyable {
         if sharers[state.id] == nil {
             regionBytes -= state.region.byteCount
         } else {
-            closedSharedBytes[state.id] = state.region.byteCount
+            closedShared[state.id] = (state.region.byteCount, state.classIndex)
+            classes[state.classIndex].closedSharedBytes += state.region.byteCount
         }
         return state.region
     }
@@ -269,14 +302,17 @@ struct SlotTable: ~Copyable {
     mutating func unshare(_ id: UInt32) {
         guard let count = sharers[id] else { return }
         sharers[id] = count > 1 ? count - 1 : nil
-        if count == 1, let byteCount = closedSharedBytes.removeValue(forKey: id) { regionBytes -= byteCount }
+        if count == 1, let closed = closedShared.removeValue(forKey: id) {
+            regionBytes -= closed.byteCount
+            classes[closed.classIndex].closedSharedBytes -= closed.byteCount
+        }
     }
 
     /// Whether other processes should let go of a region.
-    func isClosedButShared(_ id: UInt32) -> Bool { closedSharedBytes[id] != nil }
+    func isClosedButShared(_ id: UInt32) -> Bool { closedShared[id] != nil }
 
     /// Bytes of regions that are closed here and still mapped elsewhere.
-    var closedSharedByteCount: Int { closedSharedBytes.values.reduce(0, +) }
+    var closedSharedByteCount: Int { closedShared.values.reduce(0) { $0 + $1.byteCount } }
 
     mutating func adjustOccupied(_ id: SlotID, by delta: Int) {
         classes[classIndex(of: id)].occupiedCount += delta

@@ -44,6 +44,40 @@ protocol EvictionPolicy: AnyObject {
     var metadataBytes: Int { get }
 }
 
+/// As `EvictionPolicy`, over the blocks of several tenants: what goes next may be asked of all or of one of them. The disk
+/// tier's kind, where a tenant over its quota gives up blocks of its own.
+///
+/// A tenant is named by a small number, the same for a block from `insert` to `remove`.
+protocol SharedEvictionPolicy: AnyObject {
+    /// As in `EvictionPolicy`.
+    func grow(toCount count: Int) -> Bool
+    /// As in `EvictionPolicy`.
+    func insert(_ id: UInt32, tenant: Int, tick: UInt32)
+    /// As in `EvictionPolicy`, of the tenant's members.
+    func insertColdest(_ id: UInt32, tenant: Int, tick: UInt32)
+    /// As in `EvictionPolicy`.
+    func touch(_ id: UInt32, tenant: Int, tick: UInt32)
+    /// As in `EvictionPolicy`.
+    func remove(_ id: UInt32, tenant: Int)
+    /// The best block to give up, of one tenant or of all, among those `mayEvict` allows.
+    func victim(ofTenant tenant: Int?, _ mayEvict: (UInt32) -> Bool) -> UInt32?
+    /// As in `EvictionPolicy`.
+    func tick(of id: UInt32) -> UInt32
+    /// As in `EvictionPolicy`.
+    var coldestTick: UInt32 { get }
+    /// As in `EvictionPolicy`.
+    func halveTicks()
+    /// Members of all tenants.
+    var count: Int { get }
+    /// As in `EvictionPolicy`.
+    var metadataBytes: Int { get }
+}
+
+extension SharedEvictionPolicy {
+    /// The best block to give up of all tenants' blocks.
+    func victim(_ mayEvict: (UInt32) -> Bool) -> UInt32? { victim(ofTenant: nil, mayEvict) }
+}
+
 /// The policies that can be chosen by name.
 public enum EvictionPolicyName: String, Sendable, CaseIterable {
     /// Least recently used, leaves of the prefix tree first: the baseline every other policy must beat.
@@ -55,6 +89,13 @@ public enum EvictionPolicyName: String, Sendable, CaseIterable {
         switch self {
         case .leafLRU: try LeafLRU(capacity: capacity)
         case .default: try LeafLRU(capacity: capacity)
+        }
+    }
+
+    func makeShared(capacity: Int) throws(KVStoreError) -> any SharedEvictionPolicy {
+        switch self {
+        case .leafLRU: try SharedLeafLRU(capacity: capacity)
+        case .default: try SharedLeafLRU(capacity: capacity)
         }
     }
 }

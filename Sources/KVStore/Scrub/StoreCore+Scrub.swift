@@ -93,7 +93,7 @@ extension StoreCore {
     private mutating func forgetMemoryCopy(_ id: EntryID) {
         let slot = entries[id].slot
         slots.policy(of: slot).remove(slot)
-        slots.adjustOccupied(slot, by: -1)
+        countInMemory(slot, entries[id].namespace, by: -1)
         slots[slot].entry = .none
         entries[id].slot = .none
         entries[id].residence = .none
@@ -210,8 +210,11 @@ extension StoreCore {
     private mutating func requeue(_ id: EntryID) {
         let entry = entries[id]
         disk.recordDied(segment: entry.segment, ordinal: entry.ordinal, tick: disk.policy.tick(of: id))
+        tenants[namespaces[Int(entry.namespace)].tenantIndex].diskBytes -= diskCharge(of: entry)
         entries[id].segment = .none
         entries[id].isQueued = true
+        tenants[namespaces[Int(entry.namespace)].tenantIndex].diskBytes += diskCharge(of: entries[id])
+        noteUnwritten(entry.namespace, by: 1)
         disk.queuedBlocks += 1
         disk.queuedBytes += namespaces[Int(entry.namespace)].blockByteCount
         // Behind those of its ancestors that wait too (they were damaged as well), before everything that builds on it.

@@ -1,41 +1,59 @@
-internal import Histogram
-
 // Counting, and the small questions the façade asks.
 
 extension StoreCore {
-    /// Books one `acquire`.
-    mutating func countLookup(_ prefix: Prefix, blocks: [PinnedBlock], stop: PrefixStop, nanoseconds: UInt64) {
-        counters.lookups += 1
-        counters.requestedBlocks += prefix.keys.count
-        counters.requestedTokens += prefix.tokenCount
+    /// Books one `acquire`, which ended at `nowSeconds`.
+    mutating func countLookup(
+        _ prefix: Prefix,
+        blocks: [PinnedBlock],
+        stop: PrefixStop,
+        nanoseconds: UInt64,
+        nowSeconds: UInt32
+    ) {
+        clock.note(tick: tick, seconds: nowSeconds)
         var diskBlocks = 0
         var diskTokens = 0
         for (position, block) in blocks.enumerated() where block.tier == .disk {
             diskBlocks += 1
             diskTokens += prefix.tokens(before: position + 1) - prefix.tokens(before: position)
         }
-        counters.diskHitBlocks += diskBlocks
-        counters.diskHitTokens += diskTokens
-        counters.memoryHitBlocks += blocks.count - diskBlocks
-        counters.memoryHitTokens += prefix.tokens(before: blocks.count) - diskTokens
+        let space = Int(prefix.namespace.index)
+        namespaceCounters[space].lookups += 1
+        namespaceCounters[space].requestedBlocks += prefix.keys.count
+        namespaceCounters[space].requestedTokens += prefix.tokenCount
+        namespaceCounters[space].diskHitBlocks += diskBlocks
+        namespaceCounters[space].diskHitTokens += diskTokens
+        namespaceCounters[space].memoryHitBlocks += blocks.count - diskBlocks
+        namespaceCounters[space].memoryHitTokens += prefix.tokens(before: blocks.count) - diskTokens
         if diskBlocks > 0 {
-            _ = counters.diskAcquire.record(nanoseconds)
+            counters.diskAcquire.record(nanoseconds)
         } else if !blocks.isEmpty {
-            _ = counters.memoryAcquire.record(nanoseconds)
+            counters.memoryAcquire.record(nanoseconds)
         }
-        if !blocks.isEmpty { leaseCount += 1 }
-        if blocks.count < prefix.keys.count { countMiss(stop) }
+        if let first = blocks.first { beginLease(on: first.slot) }
+        if blocks.count < prefix.keys.count { countMiss(stop, namespace: space) }
     }
 
-    private mutating func countMiss(_ stop: PrefixStop) {
+    private mutating func countMiss(_ stop: PrefixStop, namespace: Int) {
         switch stop {
-        case .absent where disk.isWarming: counters.missesWarming += 1
-        case .absent: counters.missesAbsent += 1
-        case .inProgress: counters.missesInProgress += 1
-        case .noSlot, .needsRegion: counters.missesWithoutSlot += 1
+        case .absent where disk.isWarming: namespaceCounters[namespace].missesWarming += 1
+        case .absent: namespaceCounters[namespace].missesAbsent += 1
+        case .inProgress: namespaceCounters[namespace].missesInProgress += 1
+        case .noSlot, .needsRegion: namespaceCounters[namespace].missesWithoutSlot += 1
         // The run ended although the walk did not: a block on the way turned out damaged.
-        case .loading, .end: counters.missesCorrupt += 1
+        case .loading, .end: namespaceCounters[namespace].missesCorrupt += 1
         }
+    }
+
+    /// Counts a lease whose first block is in `slot`, which the lease pins: it tells the tenant.
+    mutating func beginLease(on slot: SlotID) {
+        leaseCount += 1
+        slots.adjustLeases(slot, by: 1)
+    }
+
+    /// Ends what `beginLease` began. Before the pin ends.
+    mutating func endLease(on slot: SlotID) {
+        leaseCount -= 1
+        slots.adjustLeases(slot, by: -1)
     }
 
     /// Marks what a lookup found as used.
@@ -65,26 +83,24 @@ extension StoreCore {
     /// Every counter and level. The disk's own levels are added by `DiskTier.complete`.
     func statistics() -> StoreStatistics {
         var result = StoreStatistics()
-        result.lookups = counters.lookups
-        result.requestedBlocks = counters.requestedBlocks
-        result.requestedTokens = counters.requestedTokens
-        result.memory.hitBlocks = counters.memoryHitBlocks
-        result.memory.hitTokens = counters.memoryHitTokens
+        let sums = namespaceCounters.reduce(into: NamespaceCounters()) { $0 += $1 }
+        copy(sums, to: &result)
         result.memory.blocks = slots.classes.reduce(0) { $0 + $1.occupiedCount }
         result.memory.bytes = memoryBytes
         result.memory.capacityBytes = configuration.memoryCapacityBytes
         result.memory.evictedBlocks = counters.memoryEvictedBlocks
-        result.memory.acquireP50Nanoseconds = Int(clamping: counters.memoryAcquire.valueAtPercentile(50))
-        result.memory.acquireP99Nanoseconds = Int(clamping: counters.memoryAcquire.valueAtPercentile(99))
-        result.disk.hitBlocks = counters.diskHitBlocks
-        result.disk.hitTokens = counters.diskHitTokens
+        result.memory.ageAtEviction = counters.memoryEvictionAge.summary
+        result.memory.acquireP50Nanoseconds = counters.memoryAcquire.percentile(50)
+        result.memory.acquireP99Nanoseconds = counters.memoryAcquire.percentile(99)
         result.disk.blocks = disk.policy.count
         result.disk.evictedBlocks = counters.diskEvictedBlocks
-        result.disk.acquireP50Nanoseconds = Int(clamping: counters.diskAcquire.valueAtPercentile(50))
-        result.disk.acquireP99Nanoseconds = Int(clamping: counters.diskAcquire.valueAtPercentile(99))
+        result.disk.ageAtEviction = counters.diskEvictionAge.summary
+        result.disk.acquireP50Nanoseconds = counters.diskAcquire.percentile(50)
+        result.disk.acquireP99Nanoseconds = counters.diskAcquire.percentile(99)
         result.memory.scrub = counters.memoryScrub
         result.disk.scrub = counters.diskScrub
         copyCounters(to: &result)
+        result.quotaRefusedBlocks = tenants.reduce(0) { $0 + $1.quotaRefusedBlocks }
         result.isWarming = disk.isWarming
         result.warmUp = counters.warmUp
         result.segments = disk.segments.count
@@ -99,12 +115,34 @@ extension StoreCore {
         return result
     }
 
+    private func copy(_ sums: NamespaceCounters, to result: inout StoreStatistics) {
+        result.lookups = sums.lookups
+        result.requestedBlocks = sums.requestedBlocks
+        result.requestedTokens = sums.requestedTokens
+        result.memory.hitBlocks = sums.memoryHitBlocks
+        result.memory.hitTokens = sums.memoryHitTokens
+        result.disk.hitBlocks = sums.diskHitBlocks
+        result.disk.hitTokens = sums.diskHitTokens
+        result.missesAbsent = sums.missesAbsent
+        result.missesInProgress = sums.missesInProgress
+        result.missesWithoutSlot = sums.missesWithoutSlot
+        result.missesCorrupt = sums.missesCorrupt
+        result.missesWarming = sums.missesWarming
+        result.unwrittenBlocks = sums.unwrittenBlocks
+    }
+
+    /// How long each operation took, by its name; see `BlockStore.latencies`.
+    func latencies() -> [String: LatencySummary] {
+        [
+            "acquire.memory": counters.memoryAcquire.summary,
+            "acquire.disk": counters.diskAcquire.summary,
+            "reserve": counters.reserve.summary,
+            "commit": counters.commit.summary,
+            "promote": counters.promote.summary,
+        ]
+    }
+
     private func copyCounters(to result: inout StoreStatistics) {
-        result.missesAbsent = counters.missesAbsent
-        result.missesInProgress = counters.missesInProgress
-        result.missesWithoutSlot = counters.missesWithoutSlot
-        result.missesCorrupt = counters.missesCorrupt
-        result.missesWarming = counters.missesWarming
         result.committedBlocks = counters.committedBlocks
         result.divergentCommits = counters.divergentCommits
         result.discardedCommits = counters.discardedCommits

@@ -12,6 +12,8 @@ public struct TierStatistics: Sendable, Codable, Hashable {
     public var capacityBytes = 0
     /// Blocks the tier gave up to make room.
     public var evictedBlocks = 0
+    /// How long those had not been used.
+    public var ageAtEviction = AgeSummary()
     /// Median of `acquire` in nanoseconds, for lookups that this tier was the deepest of.
     public var acquireP50Nanoseconds = 0
     /// 99th percentile of the same.
@@ -94,6 +96,10 @@ public struct StoreStatistics: Sendable, Codable, Hashable {
     public var abandonedBlocks = 0
     /// Blocks a reservation did not get a slot for.
     public var refusedBlocks = 0
+    /// Blocks that are only in memory: what a kill of the process would lose.
+    public var unwrittenBlocks = 0
+    /// How often a block was not queued for the disk because of its tenant's quota.
+    public var quotaRefusedBlocks = 0
     /// Evicted blocks that never reached the disk, although there is one.
     public var droppedBlocks = 0
     /// Blocks removed by the caller.
