@@ -1,4 +1,5 @@
 import ArgumentParser
+import KVStore
 import KVStoreIPC
 
 /// `kvstore stats`: every figure of a daemon as a table or as JSON.

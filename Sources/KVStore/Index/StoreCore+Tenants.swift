@@ -165,7 +165,6 @@ extension StoreCore {
         let isTheirs = namespaces.map { $0.tenant == hash }
         let end = min(entries.highWater, cursor + 4096)
         disk.forgetsNoRows = !forgetsRows
-        defer { disk.forgetsNoRows = false }
         var removed = 0
         while cursor < end, removed < 4096 {
             let id = EntryID(cursor)
@@ -174,6 +173,7 @@ extension StoreCore {
             guard isTheirs[Int(entries[id].namespace)], entries.find(entries[id].key) == id else { continue }
             removed += drop(rootOf(id))
         }
+        disk.forgetsNoRows = false
         counters.removedBlocks += removed
         returnToCap()
         return removed

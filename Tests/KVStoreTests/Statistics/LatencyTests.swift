@@ -10,7 +10,10 @@ struct LatencyTests {
             var random = SeededRandom(seed: seed)
             var histogram = LatencyHistogram()
             var values: [UInt64] = LatencySummary.bucketBounds.map(UInt64.init)
-            for _ in 0..<2000 { values.append(UInt64.random(in: 0...(1 << Int.random(in: 1...36, using: &random)), using: &random)) }
+            for _ in 0..<2000 {
+                let limit: UInt64 = 1 << Int.random(in: 1...36, using: &random)
+                values.append(UInt64.random(in: 0...limit, using: &random))
+            }
             for value in values { histogram.record(value) }
             let summary = histogram.summary
             #expect(summary.count == values.count)
