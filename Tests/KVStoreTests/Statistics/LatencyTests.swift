@@ -55,14 +55,14 @@ struct LatencyTests {
     @Test func `The clock forgets details of the past and not of the present`() {
         var clock = TickClock()
         for second in UInt32(1)...100_000 { clock.note(tick: second, seconds: second) }
-        for age in UInt32(0)...500 { #expect(clock.age(ofTick: 100_000 - age) == age) }
-        for age in stride(from: UInt32(1000), to: 100_000, by: 997) {
+        for age in UInt32(0)...60 { #expect(clock.age(ofTick: 100_000 - age) == age) }
+        for age in stride(from: UInt32(61), to: 100_000, by: 97) {
             guard let told = clock.age(ofTick: 100_000 - age) else {
                 Issue.record("the age of a tick \(age) s ago is not known")
                 continue
             }
             #expect(told >= age)
-            #expect(told <= age + age / 2 + 512, "\(age)")
+            #expect(told <= age + age / 32 + 2, "\(age)")
         }
     }
 

@@ -152,6 +152,7 @@ struct QuotaTests {
         store.setQuota(tenant: "tenant", memoryBytes: 2 << 20, diskBytes: nil)
         #expect(try Self.statistics(store, "tenant").memoryBytes <= 2 << 20)
         #expect(Self.problems(store) == [])
+        Self.put(store, space.prefix([1999]))
         let held = store.acquire(space.prefix([1999]))!
         store.setQuota(tenant: "tenant", memoryBytes: 0, diskBytes: nil)
         #expect(try Self.statistics(store, "tenant").memoryBytes > 0)
