@@ -58,6 +58,7 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: sourceSettings
@@ -80,9 +81,17 @@ let package = Package(
             path: "bench/KVStoreBench"
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
-        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport"]),
+        .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport", "CRocksDB"]),
         .testTarget(name: "KVStoreIPCTests", dependencies: ["KVStoreIPC", "KVStoreTestSupport"]),
-        .testTarget(name: "KVStoreServerTests", dependencies: ["KVStoreServer", "KVStoreIPC", "KVStoreTestSupport"]),
+        .testTarget(
+            name: "KVStoreServerTests",
+            dependencies: [
+                "KVStoreServer", "KVStoreIPC", "KVStoreTestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(

@@ -336,6 +336,9 @@ public final class BlockStore: BlockCache {
         return statistics
     }
 
+    /// Raw bytes that wait for the disk. For those who ask all the time: a snapshot counts percentiles as well.
+    package var queuedBytes: Int { core.with { $0.disk.queuedBytes } }
+
     // MARK: Inside
 
     func endPins(_ slots: [SlotID]) {

@@ -2,7 +2,7 @@ import ArgumentParser
 
 /// `kvstore`: the commands, and nothing else.
 @main
-struct KVStoreCommand: ParsableCommand {
+struct KVStoreCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "kvstore",
         abstract: "A KV cache store for LLM inference: hot blocks in memory, cold ones on disk, found by prefix.",
@@ -12,6 +12,7 @@ struct KVStoreCommand: ParsableCommand {
               kvstore replay TRACE --memory 2GiB    a recorded request trace
               kvstore plan --model Llama-3-8B       how large its KV cache is
               kvstore verify /var/lib/kvstore       check every record on disk
+              kvstore serve --memory 4GiB           one cache for every process of this node
               kvstore stats                         what a running daemon did and holds
 
             Sizes are written 64KiB, 512MiB, 4GiB (powers of 1024), 4GB (powers of 1000) or as plain \
@@ -21,7 +22,7 @@ struct KVStoreCommand: ParsableCommand {
             permission, space); 64 the command line is wrong.
             """,
         subcommands: [
-            ReplayCommand.self, VerifyCommand.self, PlanCommand.self,
+            ServeCommand.self, ReplayCommand.self, VerifyCommand.self, PlanCommand.self,
             StatsCommand.self, TopCommand.self, HealthCommand.self, PingCommand.self, NamespacesCommand.self,
             FlushCommand.self, PinCommand.self, UnpinCommand.self, RemoveCommand.self, PurgeCommand.self,
         ]

@@ -92,7 +92,9 @@ final class ConnectionGate: @unchecked Sendable {
         do throws(ClientError) {
             var fresh = try ClientConnection.open(path: path, options: options)
             leaseNanoseconds = UInt64(fresh.hello.leaseMilliseconds) * 1_000_000
-            for index in namespaces.indices { namespaces[index].wireID = try reopen(namespaces[index], &fresh, deadline) }
+            for index in namespaces.indices {
+                namespaces[index].wireID = try reopen(namespaces[index], &fresh, deadline)
+            }
             connection = consume fresh
         } catch {
             drop(error)

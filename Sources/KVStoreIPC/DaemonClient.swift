@@ -33,7 +33,9 @@ public final class DaemonClient: Sendable {
     public func purge(tenant: String?) throws(ClientError) -> Int {
         var writer = WireWriter()
         writer.append(prefixed: (tenant ?? "").utf8.prefix(4096))
-        guard let count = NumberList.uint64(try call(.purge, writer.bytes, slow: true)) else { throw Self.notUnderstood }
+        guard let count = NumberList.uint64(try call(.purge, writer.bytes, slow: true)) else {
+            throw Self.notUnderstood
+        }
         return Int(clamping: count)
     }
 

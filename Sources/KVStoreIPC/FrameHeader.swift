@@ -88,8 +88,9 @@ package struct Frame: Hashable, Sendable {
     package var header: FrameHeader
     package var body: [UInt8]
 
-    package init(_ kind: FrameHeader.Kind, _ verb: Verb, requestID: UInt32, status: WireStatus = .ok, body: [UInt8] = [])
-    {
+    package init(
+        _ kind: FrameHeader.Kind, _ verb: Verb, requestID: UInt32, status: WireStatus = .ok, body: [UInt8] = []
+    ) {
         header = FrameHeader(
             bodyByteCount: body.count,
             kind: kind,

@@ -89,7 +89,9 @@ package struct SessionMachine: Sendable {
         guard let request = SessionRequest(verb, body) else {
             state = .closed
             return .close(
-                .refusal(.badFrame, "the body is not laid out as \(verb) demands", verb: header.verb, requestID: header.requestID)
+                .refusal(
+                    .badFrame, "the body is not laid out as \(verb) demands", verb: header.verb,
+                    requestID: header.requestID)
             )
         }
         switch state {

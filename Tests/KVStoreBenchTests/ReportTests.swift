@@ -122,6 +122,20 @@ struct SampleTests {
         }
     }
 
+    @Test func `Runs that were saved as JSON become one chart in the order of the goals`() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "kvstore-chart-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (first, second) = (folder.appending(path: "1.json").path, folder.appending(path: "2.json").path)
+        try Data(#"{"ratios":{"writeAmplification":1.2,"unknown":5}}"#.utf8).write(to: URL(filePath: first))
+        try Data(#"{"ratios":{"spillWriteVsRawWrite":0.5}}"#.utf8).write(to: URL(filePath: second))
+        let picture = folder.appending(path: "chart.svg").path
+        try ChartOfRuns.parse(["--plot", picture, first, second]).run()
+        let expected = Chart([Comparison("spillWriteVsRawWrite", [0.5]), Comparison("writeAmplification", [1.2])])
+        #expect(expected.bars.map(\.kind) == [.missed, .met])
+        #expect(try String(contentsOfFile: picture, encoding: .utf8) == expected.svg)
+    }
+
     @Test(arguments: [("1MiB", 1 << 20), ("4kib", 4096), ("2GiB", 2 << 30), ("65536", 65536)])
     func `Sizes are read with their unit`(text: String, bytes: Int) {
         #expect(ByteCount(argument: text)?.bytes == bytes)

@@ -102,7 +102,6 @@ private final class BlockSet {
 
     init(_ type: ElementType, _ directory: String?) throws {
         let sources = try directory.map { try Self.real(type, $0) } ?? Self.generated(type)
-        guard !sources.isEmpty else { throw ValidationError("there is no \(type) K/V file in '\(directory ?? "")'") }
         origin = directory == nil ? "generated" : "samples"
         var bytes: [UInt8] = []
         while bytes.count < Self.leastByteCount {
@@ -210,52 +209,18 @@ private final class BlockSet {
 extension BlockSet {
     typealias Source = (geometry: FrameGeometry, raw: [UInt8])
 
-    private struct Manifest: Decodable {
-        struct Block: Decodable {
-            var file: String
-            var kind: String
-            var dtype: String
-            var tokens: UInt16
-            var layers: UInt16?
-            var kv_heads: UInt16?
-            var head_dim: UInt16?
-        }
-        var blocks: [Block]
-    }
-
     /// Files of at least 64 tokens: what one block of an engine holds.
     fileprivate static func real(_ type: ElementType, _ directory: String) throws -> [Source] {
-        let folder = URL(fileURLWithPath: directory)
-        let text = try Data(contentsOf: folder.appendingPathComponent("manifest.json"))
-        return try JSONDecoder().decode(Manifest.self, from: text).blocks.compactMap { block in
-            guard block.kind == "kv", block.dtype == (type == .fp16 ? "fp16" : "bf16"), block.tokens >= 64,
-                let layers = block.layers, let heads = block.kv_heads, let dimension = block.head_dim
-            else { return nil }
-            let geometry = FrameGeometry(
-                elementType: type,
-                tokens: block.tokens,
-                layers: layers,
-                keyHeads: heads,
-                headDimension: dimension
-            )
-            let raw = try [UInt8](Data(contentsOf: folder.appendingPathComponent(block.file)))
-            guard raw.count == geometry.rawByteCount else {
-                throw ValidationError("'\(block.file)' is not as long as the manifest says; copy the directory again")
-            }
-            return (geometry, raw)
+        try SampleFiles(in: directory).tensors(of: type, leastTokens: 64).map { file in
+            (file.geometry, try file.bytes())
         }
     }
 
     /// Blocks of 64 tokens of normally distributed numbers, whose exponents are those of real KV.
     fileprivate static func generated(_ type: ElementType) -> [Source] {
         let geometry = FrameGeometry(elementType: type, tokens: 64, layers: 8, keyHeads: 8, headDimension: 128)
-        var state: UInt64 = 1
-        func uniform() -> Double {
-            state ^= state << 13
-            state ^= state >> 7
-            state ^= state << 17
-            return Double(state >> 11) / Double(1 << 53) + 1e-12
-        }
+        var random = Random(seed: 1)
+        func uniform() -> Double { Double.random(in: Double.leastNormalMagnitude..<1, using: &random) }
         return (0..<4).map { _ in
             var raw: [UInt8] = []
             raw.reserveCapacity(geometry.rawByteCount!)

@@ -69,7 +69,7 @@ struct Disk: ParsableCommand {
         let scratch = try ScratchDirectory(in: place, neededBytes: written + 4 * roundBytes.bytes)
         var payloads = [("", try Payload(.incompressible, blockByteCount: blockBytes.bytes))]
         if !incompressibleOnly {
-            let kind = try samples.map { Payload.Kind.samples(try Payload.samples(in: $0)) } ?? .bf16
+            let kind = try samples.map { Payload.Kind.samples(try SampleFiles(in: $0).bytes(of: .bf16)) } ?? .bf16
             payloads.append(("Bf16", try Payload(kind, blockByteCount: blockBytes.bytes)))
         }
         var report = Report()

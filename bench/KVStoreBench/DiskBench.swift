@@ -95,7 +95,7 @@ final class DiskBench {
             for end in stride(from: step, through: Disk.runLength, by: step) {
                 // Never more than the buffer for writing takes: the store would drop blocks instead of waiting.
                 let limit = spillBufferBytes - (step + 1) * command.blockBytes.bytes
-                while store.statistics.queuedBytes > limit { usleep(500) }
+                while store.queuedBytes > limit { usleep(500) }
                 stored += store.store(prefix.first(end)) { block, bytes in
                     payload.fill(run * Disk.runLength + block, into: &bytes)
                 }

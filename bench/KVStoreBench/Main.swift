@@ -18,10 +18,15 @@ struct KVStoreBench: ParsableCommand {
               kvstore-bench reclaim    a full disk, overwritten while read
               kvstore-bench recovery   reopen, after close and after kill -9
               kvstore-bench codec      every codec against memcpy
+              kvstore-bench daemon     the daemon against redis-server and memcached
+              kvstore-bench chart      runs in one picture
 
             'disk', 'reclaim' and 'recovery' write gigabytes into a directory of their own, made in the working directory \
             or in --path and removed at the end.
             """,
-        subcommands: [Lookup.self, Memory.self, Disk.self, Reclaim.self, Recovery.self, RecoveryChild.self, Codec.self]
+        subcommands: [
+            Lookup.self, Memory.self, Disk.self, Reclaim.self, Recovery.self, RecoveryChild.self, Codec.self,
+            Daemon.self, ChartOfRuns.self,
+        ]
     )
 }

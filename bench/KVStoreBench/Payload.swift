@@ -83,30 +83,6 @@ final class Payload: @unchecked Sendable {
             memory.storeBytes(of: UInt32(high) << 16 | UInt32(low), toByteOffset: offset, as: UInt32.self)
         }
     }
-
-    /// The bf16 K/V tensors that `manifest.json` of a directory lists.
-    static func samples(in directory: String) throws -> [UInt8] {
-        struct Manifest: Decodable {
-            struct Block: Decodable {
-                var file: String
-                var kind: String?
-                var dtype: String
-            }
-            var blocks: [Block]
-        }
-        let folder = URL(filePath: directory)
-        let text = try Data(contentsOf: folder.appending(path: "manifest.json"))
-        let manifest = try JSONDecoder().decode(Manifest.self, from: text)
-        var bytes: [UInt8] = []
-        // Queries are listed too, but no cache ever holds them.
-        for block in manifest.blocks where block.dtype == "bf16" && block.kind ?? "kv" == "kv" {
-            bytes += try Data(contentsOf: folder.appending(path: block.file))
-        }
-        guard bytes.count >= 2, bytes.count % 2 == 0 else {
-            throw BenchError("'\(directory)/manifest.json' lists no bf16 K/V file")
-        }
-        return bytes
-    }
 }
 
 /// A small random number generator (SplitMix64) whose numbers are the same in every run.

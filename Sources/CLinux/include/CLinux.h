@@ -27,6 +27,46 @@ void CLinux_unreserve(void *address, size_t byte_count);
 /// Names a thread (at most 15 bytes). Returns 0 or an errno.
 int CLinux_name_thread(unsigned long thread, const char *name);
 
+// host.c: what a daemon asks about its clients and its own process. Every int result is 0 or an errno.
+
+/// Who connected: the credentials of the process at the other end when it called connect.
+int CLinux_peer_credentials(int fd, int32_t *out_pid, uint32_t *out_uid, uint32_t *out_gid);
+
+/// The supplementary groups of the peer. ERANGE when there are more than `capacity`; `out_count` then says how many.
+int CLinux_peer_groups(int fd, uint32_t *groups, size_t capacity, size_t *out_count);
+
+/// A descriptor that becomes readable when the peer's process ends.
+int CLinux_peer_pidfd(int fd, int32_t pid, int *out_pidfd);
+
+/// epoll: `token` comes back once, the first time that `fd` is readable.
+int CLinux_epoll_create(int *out_fd);
+int CLinux_epoll_add(int epoll_fd, int fd, uint64_t token);
+int CLinux_epoll_remove(int epoll_fd, int fd);
+/// Waits until something that was added is readable.
+int CLinux_epoll_wait(int epoll_fd, uint64_t *out_token);
+
+int CLinux_eventfd_create(int *out_fd);
+int CLinux_eventfd_signal(int fd);
+
+/// Keeps other processes of the same user from reading this one's memory, and core files from being written.
+int CLinux_hide_memory(void);
+
+/// Raises the soft limit of open files to the hard one; `out_limit` is what holds then.
+int CLinux_raise_descriptor_limit(uint64_t *out_limit);
+
+void CLinux_ignore_signal(int number);
+
+/// Gives the pages of a memfd back to the system, even while others map it: they read zeros from then on. Fails for one
+/// that is sealed against writing.
+int CLinux_discard_pages(int fd, size_t byte_count);
+
+/// A close-on-exec, non-blocking Unix socket.
+int CLinux_unix_socket(int is_datagram, int *out_fd);
+/// A path of `length` bytes, or an abstract name that starts with '@'. Not zero-terminated.
+int CLinux_unix_bind(int fd, const char *path, size_t length);
+int CLinux_unix_connect(int fd, const char *path, size_t length);
+int CLinux_unix_send_datagram(int fd, const char *path, size_t length, const void *bytes, size_t byte_count);
+
 // MARK: Sockets. Results below 0 are negated errnos.
 
 /// Descriptors in one message; the kernel's own limit is 253.

@@ -35,6 +35,21 @@ enum DiskFiles {
         private static let openDirect: Int32 = 0o40000
     #endif
 
+    /// Makes a file for writes around the page cache, or through it where the file system has no others.
+    static func createForDirectWrites(_ path: String) throws(KVStoreError) -> Int32 {
+        let flags = O_WRONLY | O_CREAT | O_TRUNC
+        let descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC | openDirect, 0o600)
+        return descriptor >= 0 ? descriptor : try open(path, flags)
+    }
+
+    /// From here on writes go through the page cache. False when they did already.
+    @discardableResult
+    static func endDirectWrites(_ descriptor: Int32) -> Bool {
+        let flags = fcntl(descriptor, F_GETFL)
+        guard flags >= 0, flags & openDirect != 0 else { return false }
+        return fcntl(descriptor, F_SETFL, flags & ~openDirect) == 0
+    }
+
     /// The entries of a directory except `.` and `..`, or nil when there is no such directory.
     static func list(_ path: String) throws(KVStoreError) -> [String]? {
         // The stream and its entries are only touched between opendir and closedir.
@@ -111,10 +126,6 @@ enum DiskFiles {
         }
     }
 
-    static func restrictToOwner(_ path: String) throws(KVStoreError) {
-        guard unsafe chmod(path, 0o600) == 0 else { throw error(errno, "change the mode of", path) }
-    }
-
     static func open(_ path: String, _ flags: Int32) throws(KVStoreError) -> Int32 {
         while true {
             let descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC, 0o600)
@@ -140,19 +151,30 @@ enum DiskFiles {
     }
 
     static func write(_ bytes: [UInt8], to descriptor: Int32, at offset: Int, _ path: String) throws(KVStoreError) {
+        // `write` throws KVStoreError only; closures of withUnsafeBytes lose the type, hence the detour.
+        let outcome = unsafe bytes.withUnsafeBytes { buffer in
+            Result { () throws(KVStoreError) in try unsafe write(buffer, to: descriptor, at: offset, path) }
+        }
+        try outcome.get()
+    }
+
+    /// Writes all bytes. Where a direct write is refused for its place or length (a disk with large sectors, the rest of
+    /// a write that was cut short), it and all that follow go through the page cache.
+    static func write(
+        _ bytes: UnsafeRawBufferPointer,
+        to descriptor: Int32,
+        at offset: Int,
+        _ path: String
+    ) throws(KVStoreError) {
         var written = 0
         while written < bytes.count {
-            let count = unsafe bytes.withUnsafeBytes { buffer in
-                // In range: `written` is below the count.
-                unsafe pwrite(
-                    descriptor,
-                    buffer.baseAddress! + written,
-                    buffer.count - written,
-                    off_t(offset + written)
-                )
-            }
+            // In range: `written` is below the count.
+            let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[written...])
+            let count = unsafe pwrite(descriptor, rest.baseAddress, rest.count, off_t(offset + written))
             if count >= 0 {
                 written += count
+            } else if errno == EINVAL, endDirectWrites(descriptor) {
+                continue
             } else if errno != EINTR {
                 throw error(errno, "write", path)
             }

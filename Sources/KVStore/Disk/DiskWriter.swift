@@ -11,7 +11,7 @@ final class DiskWriter {
     private var log: SegmentLog?
     private let staging: RecordBuffer
     /// One thread that codes ahead of this one.
-    private let encoder = ReaderPool(threadCount: 1, name: "kvstore-encode")
+    private let encoder = ReaderPool(threadCount: 1, name: "kvstore-code")
     private var pauseSeconds = 0.5
     private var retryNanoseconds: UInt64?
     private var lastPartialSeal: UInt64 = 0

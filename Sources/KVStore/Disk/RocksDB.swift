@@ -254,49 +254,6 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
     }
 }
 
-/// A segment file being written. One thread at a time.
-@safe
-final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under a lock.
-    private let writer: OpaquePointer
-    private let environmentOptions: OpaquePointer
-    private let options: OpaquePointer
-    private let path: String
-
-    init(path: String) throws(KVStoreError) {
-        self.path = path
-        unsafe environmentOptions = rocksdb_envoptions_create()
-        unsafe options = makeSegmentOptions()
-        unsafe writer = rocksdb_sstfilewriter_create(environmentOptions, options)
-        try unsafe checked("create \(path)") { unsafe rocksdb_sstfilewriter_open(writer, path, $0) }
-    }
-
-    deinit {
-        unsafe rocksdb_sstfilewriter_destroy(writer)
-        unsafe rocksdb_options_destroy(options)
-        unsafe rocksdb_envoptions_destroy(environmentOptions)
-    }
-
-    var byteCount: Int {
-        var size: UInt64 = 0
-        unsafe rocksdb_sstfilewriter_file_size(writer, &size)
-        return Int(size)
-    }
-
-    /// Keys must ascend. After an error the file is of no use.
-    func put(key: [UInt8], value: UnsafeRawBufferPointer) throws(KVStoreError) {
-        try unsafe checked("write \(path)") { failure in
-            unsafe key.withCharacters { key, keyByteCount in
-                let bytes = unsafe value.baseAddress?.assumingMemoryBound(to: CChar.self)
-                unsafe rocksdb_sstfilewriter_put(writer, key, keyByteCount, bytes, value.count, failure)
-            }
-        }
-    }
-
-    func finish() throws(KVStoreError) {
-        try unsafe checked("finish \(path)") { unsafe rocksdb_sstfilewriter_finish(writer, $0) }
-    }
-}
-
 // MARK: Options
 
 /// Above every level, so RocksDB's LOG stays empty. On a full disk the second line that it tries to write there runs

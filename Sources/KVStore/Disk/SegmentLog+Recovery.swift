@@ -313,7 +313,7 @@ struct SegmentLogOpening {
         _ database: RocksDatabase
     ) throws(KVStoreError) {
         guard let footer = try readFooter(of: info.id, database) else {
-            try SegmentLog.dropSegment(info.id, in: database)
+            try database.dropSegment(info.id)
             contents.segments[info.id] = nil
             contents.nextSegment = max(contents.nextSegment, info.id + 1)
             report.segmentsDropped += 1
@@ -329,7 +329,7 @@ struct SegmentLogOpening {
                 report.rowsRemovedAgain += 1
                 continue
             }
-            if !indexIsFresh, let present = try SegmentLog.row(of: identity, in: database),
+            if !indexIsFresh, let present = try database.row(of: identity),
                 present.position >= entry.row.position, contents.segments[present.segment] != nil
             {
                 continue

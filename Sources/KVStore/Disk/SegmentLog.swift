@@ -1,28 +1,4 @@
-import Glibc
 import Synchronization
-
-package struct SegmentLogOptions: Sendable {
-    /// How many files RocksDB may keep open; by default half of what the process may have, at most 4096.
-    package var maxOpenFileCount: Int
-    /// Reads around the page cache, which holds nothing that the memory tier does not hold better; nil: where the file
-    /// system can. Measured on cold runs of 1 MiB blocks: for half of the processor's time, and faster.
-    package var usesDirectReads: Bool?
-    /// Keeps the rows that the open reads, for `takeRows`.
-    package var keepsRows: Bool
-
-    package init(maxOpenFileCount: Int? = nil, usesDirectReads: Bool? = nil, keepsRows: Bool = false) {
-        self.keepsRows = keepsRows
-        self.maxOpenFileCount = maxOpenFileCount ?? Self.defaultMaxOpenFileCount()
-        self.usesDirectReads = usesDirectReads
-    }
-
-    private static func defaultMaxOpenFileCount() -> Int {
-        var limit = rlimit()
-        // `limit` is a local that the call fills in.
-        guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 256 }
-        return min(4096, max(32, Int(clamping: limit.rlim_cur) / 2))
-    }
-}
 
 /// Blocks on disk: a log of immutable segments, with an index of their blocks, both kept by RocksDB.
 ///
@@ -128,14 +104,7 @@ package final class SegmentLog: Sendable {
     /// Calls `body` with every row of the index until it answers false. The rows are those of the moment of the call.
     package func forEachRow(_ body: (IndexRow) -> Bool) throws(KVStoreError) {
         catalog.withLock { $0.rowScanCount += 1 }
-        let range = IndexEncoding.blockRange()
-        try withDatabase { database throws(KVStoreError) in
-            try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
-                // The buffers are valid for this call; rows of the wrong shape were dropped at open.
-                guard let row = unsafe IndexEncoding.row(key: key, value: value) else { return true }
-                return body(row)
-            }
-        }
+        try withDatabase { database throws(KVStoreError) in try database.forEachRow(body) }
     }
 
     /// All rows. The first call after an open with `keepsRows` gets what the open has read, if no row changed since; every
@@ -158,7 +127,7 @@ package final class SegmentLog: Sendable {
     var rowScanCount: Int { catalog.withLock { $0.rowScanCount } }
 
     package func row(of identity: BlockIdentity) throws(KVStoreError) -> IndexRow? {
-        try withDatabase { database throws(KVStoreError) in try Self.row(of: identity, in: database) }
+        try withDatabase { database throws(KVStoreError) in try database.row(of: identity) }
     }
 
     // MARK: Reading records
@@ -268,7 +237,7 @@ package final class SegmentLog: Sendable {
     ) throws(KVStoreError) -> Bool {
         let identity = entry.row.identity
         guard let origin = entry.origin else { return removals.covers(identity, at: entry.row.position) }
-        return try Self.row(of: identity, in: database)?.position != origin
+        return try database.row(of: identity)?.position != origin
     }
 
     func noteRecordCount(_ count: Int, of segment: UInt32) {
@@ -393,7 +362,7 @@ package final class SegmentLog: Sendable {
             try ensureWritable(state)
             try changeRows { database throws(KVStoreError) in
                 var changes: [IndexChange] = []
-                for row in rows where try Self.row(of: row.identity, in: database)?.position == row.position {
+                for row in rows where try database.row(of: row.identity)?.position == row.position {
                     changes.append(.put(key: IndexEncoding.blockKey(row.identity), value: IndexEncoding.rowValue(row)))
                 }
                 if !changes.isEmpty { try database.apply(changes) }
@@ -408,7 +377,7 @@ package final class SegmentLog: Sendable {
             try ensureWritable(state)
             guard catalog.withLock({ $0.segments[id] }) != nil else { return }
             try changeRows { database throws(KVStoreError) in
-                try Self.dropSegment(id, in: database)
+                try database.dropSegment(id)
             }
             catalog.withLock { _ = $0.segments.removeValue(forKey: id) }
         }
@@ -430,24 +399,6 @@ package final class SegmentLog: Sendable {
     }
 
     // MARK: Parts
-
-    static func row(of identity: BlockIdentity, in database: RocksDatabase) throws(KVStoreError) -> IndexRow? {
-        let key = IndexEncoding.blockKey(identity)
-        let row = try unsafe database.get(.index, key: key) { value in
-            // Both buffers are valid for the length of these closures.
-            unsafe key.withUnsafeBytes { keyBytes in unsafe IndexEncoding.row(key: keyBytes, value: value) }
-        }
-        return row ?? nil
-    }
-
-    static func dropSegment(_ id: UInt32, in database: RocksDatabase) throws(KVStoreError) {
-        try database.deleteTables(
-            from: IndexEncoding.recordKey(RecordPosition(segment: id, ordinal: 0)),
-            through: IndexEncoding.recordKey(RecordPosition(segment: id, ordinal: IndexEncoding.footerOrdinal))
-        )
-        // Last: a segment without this row counts as one whose rows were lost, and would get them back.
-        try database.apply([.delete(key: IndexEncoding.segmentKey(id))])
-    }
 
     /// For tests and diagnostics: the files of RocksDB.
     func liveTables() throws(KVStoreError) -> [LiveTable] {

@@ -36,7 +36,6 @@ package final class SegmentWriter: Sendable {
         state = Mutex(State(file: nil, footer: SegmentFooter(segment: segment)))
         do throws(KVStoreError) {
             let file = try SegmentFile(path: path)
-            try DiskFiles.restrictToOwner(path)
             state.withLock { $0.file = file }
         } catch {
             abandon()

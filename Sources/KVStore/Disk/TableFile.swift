@@ -12,10 +12,6 @@ struct TableFile {
         var byteCount: UInt64
     }
 
-    private static let footerByteCount = 53
-    private static let magic: UInt64 = 0x88E2_41B7_85F4_CFF7
-    private static let formatVersion: UInt32 = 5
-    private static let checksumXXH3: UInt8 = 4
     /// One byte of compression type, four of checksum.
     private static let trailerByteCount = 5
 
@@ -29,17 +25,19 @@ struct TableFile {
         let descriptor = try DiskFiles.open(path, O_RDONLY)
         defer { close(descriptor) }
         let end = lseek(descriptor, 0, SEEK_END)
-        guard end >= footerByteCount else { return false }
+        guard end >= SegmentFile.footerByteCount else { return false }
         return TableFile(descriptor: descriptor, byteCount: UInt64(end)).isIntact(includingEnds)
     }
 
     private func isIntact(_ includingEnds: Bool) -> Bool {
-        guard let footer = read(at: byteCount - UInt64(Self.footerByteCount), count: Self.footerByteCount) else {
+        guard let footer = read(at: byteCount - UInt64(SegmentFile.footerByteCount), count: SegmentFile.footerByteCount)
+        else {
             return false
         }
-        var tail = Cursor(bytes: footer, offset: Self.footerByteCount - 12)
+        var tail = Cursor(bytes: footer, offset: SegmentFile.footerByteCount - 12)
         var head = Cursor(bytes: footer)
-        guard tail.word32() == Self.formatVersion, tail.word64() == Self.magic, head.byte() == Self.checksumXXH3,
+        guard tail.word32() == SegmentFile.formatVersion, tail.word64() == SegmentFile.magic,
+            head.byte() == SegmentFile.checksumXXH3,
             let metaindex = head.handle(), let index = head.handle(),
             let metaindexBlock = block(metaindex), let indexBlock = block(index)
         else { return false }
@@ -53,7 +51,7 @@ struct TableFile {
 
     /// The content of a block, or nil when it is not what was written.
     private func block(_ handle: Handle) -> [UInt8]? {
-        let limit = byteCount - UInt64(Self.footerByteCount)
+        let limit = byteCount - UInt64(SegmentFile.footerByteCount)
         guard handle.offset <= limit, handle.byteCount <= limit - handle.offset,
             let bytes = read(at: handle.offset, count: Int(handle.byteCount) + Self.trailerByteCount)
         else { return nil }

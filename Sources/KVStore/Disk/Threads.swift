@@ -41,7 +41,10 @@ package final class Monitor<Value>: @unchecked Sendable {
     }
 
     /// Waits until `body` returns a result, at most until `deadlineNanoseconds` on the monotonic clock.
-    package func wait<Result>(untilNanoseconds deadlineNanoseconds: UInt64?, _ body: (inout Value) -> Result?) -> Result? {
+    package func wait<Result>(
+        untilNanoseconds deadlineNanoseconds: UInt64?,
+        _ body: (inout Value) -> Result?
+    ) -> Result? {
         unsafe pthread_mutex_lock(mutex)
         defer { unsafe pthread_mutex_unlock(mutex) }
         while true {
@@ -71,7 +74,8 @@ package func monotonicNanoseconds() -> UInt64 {
 /// @unchecked Sendable: the handle is written once, before anybody can join.
 package final class DiskThread: @unchecked Sendable {
     private var handle: pthread_t = 0
-    private let isRunning: Bool
+    /// Whether the system had a thread to give.
+    let isRunning: Bool
 
     private final class Start {
         let body: @Sendable () -> Void
@@ -110,7 +114,7 @@ package final class DiskThread: @unchecked Sendable {
     }
 }
 
-/// A fixed number of threads and a queue of jobs for them. Names longer than 15 bytes are cut by the kernel.
+/// A fixed number of threads and a queue of jobs for them. The kernel takes names of at most 15 bytes, number included.
 package final class ReaderPool: Sendable {
     private struct State {
         var jobs: [@Sendable () -> Void] = []

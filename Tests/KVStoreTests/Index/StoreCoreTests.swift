@@ -14,8 +14,7 @@ struct StoreCoreTests {
     private static func problems(_ store: BlockStore) -> [String] { store.core.with { $0.checkInvariants() } }
 
     /// Reserves as the façade does, at a time of our choosing. A region with free slots must be there already.
-    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [ReservedBlock]
-    {
+    private static func reserve(_ store: BlockStore, _ prefix: Prefix, atSecond now: UInt32) -> [ReservedBlock] {
         store.core.with { core in
             var blocks: [ReservedBlock] = []
             var (position, parent) = (0, EntryID.none)
