@@ -82,6 +82,13 @@ extension StoreCore {
         drainColdestRegion(of: donor)
     }
 
+    /// As `shrinkToQuota`, for all tenants that have one.
+    mutating func shrinkToQuotas() {
+        for (tenant, quota) in slots.quotaBytes where slots.regionBytes(ofTenant: tenant) > quota {
+            if let donor = largestClass(ofTenant: tenant, except: nil) { drainColdestRegion(of: donor) }
+        }
+    }
+
     // MARK: Quota of the disk
 
     /// Whether the tenant's quota can hold `count` more blocks of the namespace, if all others made room.

@@ -166,6 +166,21 @@ struct QuotaTests {
         #expect(store.match(space.prefix([1])).count == 1)
     }
 
+    @Test func `A lowered memory quota is reached by itself once the blocks are on disk`() throws {
+        let directory = TemporaryDirectory("quota")
+        let store = try Self.store(directory)
+        let space = try store.namespace(.test())
+        for number in 0..<1500 { Self.put(store, space.prefix([number])) }
+        #expect(try Self.statistics(store, "tenant").memoryBytes > 5 << 20)
+        store.setQuota(tenant: "tenant", memoryBytes: 1 << 20, diskBytes: nil)
+        // A turn of the writer each; a region or so goes with every turn.
+        for _ in 0..<500 where try Self.statistics(store, "tenant").memoryBytes > 1 << 20 { store.waitForSpill() }
+        #expect(try Self.statistics(store, "tenant").memoryBytes <= 1 << 20)
+        #expect(store.statistics.droppedBlocks == 0)
+        for number in 0..<1500 { #expect(store.match(space.prefix([number])).count == 1) }
+        #expect(Self.problems(store) == [])
+    }
+
     // MARK: Disk
 
     @Test func `A tenant over its disk quota gives up its own coldest and flush says why`() throws {
