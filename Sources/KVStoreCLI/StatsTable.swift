@@ -14,12 +14,15 @@ extension DaemonStatistics {
 
     private var headline: String {
         let peers = daemon.connections == 1 ? "1 client" : "\(grouped(daemon.connections)) clients"
-        var text = """
-            kvstore \(daemon.version), process \(daemon.processID), up \(secondsText(daemon.uptimeSeconds)), \(peers) \
-            (\(grouped(daemon.connectionsTotal)) since the start), \(grouped(daemon.requests)) requests
-            disk: \(diskState)
-
-            """
+        var text = "kvstore \(daemon.version), "
+        // Who is no operator is told of its own part only.
+        if daemon.processID > 0 { text += "process \(daemon.processID), " }
+        text += "up \(secondsText(daemon.uptimeSeconds))"
+        if daemon.connectionsTotal > 0 {
+            text += ", \(peers) (\(grouped(daemon.connectionsTotal)) since the start), "
+            text += "\(grouped(daemon.requests)) requests"
+        }
+        text += "\ndisk: \(diskState)\n"
         let troubles = [
             (daemon.refusedConnections, "refused connections"), (daemon.protocolErrors, "protocol errors"),
             (daemon.expiredLeases, "expired leases"), (daemon.diedClients, "clients that died holding blocks"),

@@ -60,12 +60,13 @@ struct TopView {
 
     private var header: [String] {
         let daemon = now.daemon
+        let process = daemon.processID > 0 ? "process \(daemon.processID)  " : ""
         let disk =
             now.store.diskProblem != nil
             ? "disk NOT WORKING"
             : now.store.isWarming ? "disk loading" : now.store.disk.capacityBytes == 0 ? "no disk" : "disk ok"
         return [
-            "kvstore \(daemon.version)  process \(daemon.processID)  up \(secondsText(daemon.uptimeSeconds))  "
+            "kvstore \(daemon.version)  \(process)up \(secondsText(daemon.uptimeSeconds))  "
                 + "clients \(grouped(daemon.connections))  \(disk)\(daemon.isDraining ? "  DRAINING" : "")",
             "",
         ]
@@ -104,8 +105,9 @@ struct TopView {
 
     private var historyLine: String {
         let ratio = previous.flatMap { Self.hitRatio(from: $0, to: current) }
-        let label = "hit ratio \(ratio.map { decimal($0, digits: 3) } ?? "-    ") "
-        return label + Self.sparkline(history, width: max(8, min(history.count, columns - label.count - 1)))
+        let label = "hit ratio \(ratio.map { decimal($0, digits: 3) } ?? "-")"
+        if history.isEmpty { return label }
+        return label + " " + Self.sparkline(history, width: max(8, columns - label.count - 2))
     }
 
     /// The last `width` values from 0 to 1 as bars; a dot where there is none.

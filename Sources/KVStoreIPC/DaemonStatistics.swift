@@ -39,6 +39,53 @@ public struct DaemonStatistics: Sendable, Codable, Hashable {
     }
 }
 
+extension DaemonStatistics {
+    /// What one tenant may see: its own figures, and of the daemon whether it works. Of the store's figures those are
+    /// filled that are known by tenant, capacities are its quotas where it has some; all others stay zero.
+    package func part(ofTenant name: String) -> DaemonStatistics {
+        var info = DaemonInfo()
+        info.version = daemon.version
+        info.uptimeSeconds = daemon.uptimeSeconds
+        info.isDraining = daemon.isDraining
+        let tenant = tenants.first { $0.name == name } ?? TenantStatistics(name: name)
+        return DaemonStatistics(
+            daemon: info,
+            store: Self.store(of: tenant, in: store),
+            tenants: [tenant],
+            namespaces: namespaces.filter { $0.tenant == name },
+            hottest: [],
+            operations: [:]
+        )
+    }
+
+    private static func store(of tenant: TenantStatistics, in whole: StoreStatistics) -> StoreStatistics {
+        var store = StoreStatistics()
+        store.lookups = tenant.lookups
+        store.requestedBlocks = tenant.requestedBlocks
+        store.requestedTokens = tenant.requestedTokens
+        store.memory.hitBlocks = tenant.memoryHitBlocks
+        store.memory.hitTokens = tenant.memoryHitTokens
+        store.memory.blocks = tenant.memoryBlocks
+        store.memory.bytes = tenant.memoryBytes
+        store.memory.capacityBytes = tenant.memoryQuotaBytes ?? whole.memory.capacityBytes
+        store.disk.hitBlocks = tenant.diskHitBlocks
+        store.disk.hitTokens = tenant.diskHitTokens
+        store.disk.blocks = tenant.diskBlocks
+        store.disk.bytes = tenant.diskBytes
+        store.disk.capacityBytes = min(whole.disk.capacityBytes, tenant.diskQuotaBytes ?? .max)
+        store.missesAbsent = tenant.missesAbsent
+        store.missesInProgress = tenant.missesInProgress
+        store.missesWithoutSlot = tenant.missesWithoutSlot
+        store.missesCorrupt = tenant.missesCorrupt
+        store.missesWarming = tenant.missesWarming
+        store.unwrittenBlocks = tenant.unwrittenBlocks
+        store.quotaRefusedBlocks = tenant.quotaRefusedBlocks
+        store.leases = tenant.leases
+        store.isWarming = whole.isWarming
+        return store
+    }
+}
+
 /// A daemon's process and its connections.
 public struct DaemonInfo: Sendable, Codable, Hashable {
     /// The version of the program.

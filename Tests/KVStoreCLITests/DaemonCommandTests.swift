@@ -43,6 +43,25 @@ struct DaemonViewTests {
         #expect(try JSONText.line(DaemonSample.statistics).filter { $0 == "\n" }.count == 1)
     }
 
+    @Test func `A tenant sees nothing of the others`() throws {
+        let part = DaemonSample.statistics.part(ofTenant: "acme")
+        #expect(part.tenants.map(\.name) == ["acme"])
+        #expect(part.namespaces.map(\.tenant) == ["acme"])
+        #expect(part.store.memory.hitBlocks == 15_000)
+        #expect(part.store.memory.capacityBytes == 256 << 20)
+        #expect(part.store.disk.capacityBytes == 1 << 30)
+        #expect(part.hottest.isEmpty)
+        #expect(part.daemon.connections == 0)
+        #expect(part.daemon.version == "0.1.0")
+        let text = try JSONText.encode(part)
+        #expect(!text.contains("quiet"))
+        #expect(!text.contains("288500"), "the sum of all tenants' requests")
+        #expect(part.table.contains("acme"))
+        let nobody = DaemonSample.statistics.part(ofTenant: "nobody")
+        #expect(nobody.tenants == [TenantStatistics(name: "nobody")])
+        #expect(nobody.store.requestedBlocks == 0)
+    }
+
     @Test func `The namespaces of a daemon`() throws {
         try expectGolden("namespaces", NamespacesCommand.table(DaemonSample.namespaces))
         #expect(NamespacesCommand.table([]) == "no namespaces yet\n")

@@ -38,11 +38,11 @@ struct PrometheusTextTests {
     private static func parse(_ text: String) throws -> [(name: String, labels: String, value: Double)] {
         var series: [(name: String, labels: String, value: Double)] = []
         var (described, typed): (String?, String?) = (nil, nil)
-        var seen: Set<String> = []
+        var (seen, seenMetrics): (Set<String>, Set<String>) = ([], [])
         for line in text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() {
             if let match = line.wholeMatch(of: /# HELP (kvstore_[a-z0-9_]+) (.+)/) {
                 described = String(match.1)
-                #expect(seen.insert(String(match.1)).inserted, "\(match.1) twice")
+                #expect(seenMetrics.insert(String(match.1)).inserted, "\(match.1) twice")
             } else if let match = line.wholeMatch(of: /# TYPE (kvstore_[a-z0-9_]+) (counter|gauge|histogram)/) {
                 #expect(String(match.1) == described)
                 typed = String(match.1)

@@ -165,6 +165,7 @@ final class DiskWriter {
         if isPaused { return answerWaiters(reason: problem) }
         resumeIfPaused()
         if isFlush { core.with { _ = $0.enqueueAllResident() } }
+        core.with { $0.shrinkToQuotas() }
         // A region that drains waits for its last blocks, and metadata may wait for that region.
         let isDraining = core.with { $0.slots.hasDrainingRegion }
         let writesPartial = isFlush || configuration.writeThrough || queueAged() || isDraining

@@ -82,6 +82,13 @@ extension StoreCore {
         drainColdestRegion(of: donor)
     }
 
+    /// As `shrinkToQuota`, for all tenants that have one.
+    mutating func shrinkToQuotas() {
+        for (tenant, quota) in slots.quotaBytes where slots.regionBytes(ofTenant: tenant) > quota {
+            if let donor = largestClass(ofTenant: tenant, except: nil) { drainColdestRegion(of: donor) }
+        }
+    }
+
     // MARK: Quota of the disk
 
     /// Whether the tenant's quota can hold `count` more blocks of the namespace, if all others made room.
@@ -165,7 +172,6 @@ extension StoreCore {
         let isTheirs = namespaces.map { $0.tenant == hash }
         let end = min(entries.highWater, cursor + 4096)
         disk.forgetsNoRows = !forgetsRows
-        defer { disk.forgetsNoRows = false }
         var removed = 0
         while cursor < end, removed < 4096 {
             let id = EntryID(cursor)
@@ -174,6 +180,7 @@ extension StoreCore {
             guard isTheirs[Int(entries[id].namespace)], entries.find(entries[id].key) == id else { continue }
             removed += drop(rootOf(id))
         }
+        disk.forgetsNoRows = false
         counters.removedBlocks += removed
         returnToCap()
         return removed

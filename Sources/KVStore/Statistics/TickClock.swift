@@ -1,7 +1,8 @@
 /// Tells how long ago a tick was, without a time in every entry: keeps some pairs of tick and second.
 ///
-/// A pair a second at most; when the list is full, its older half loses every other one, so recent ticks are told to the
-/// second and old ones more coarsely. Lives inside the store's lock; noting allocates nothing.
+/// A pair a second at most. When the list is full, pairs go that are nearer to their neighbours than a 64th of their age:
+/// what is told is at most that much too old, and the last minute is told to the second. Lives inside the store's lock;
+/// noting allocates nothing.
 struct TickClock {
     private struct Sample {
         var tick: UInt32
@@ -30,12 +31,17 @@ struct TickClock {
     }
 
     private mutating func thinOut() {
-        var kept = 0
-        for place in samples.indices where place >= samples.count / 2 || place % 2 == 0 {
+        var kept = 1
+        for place in 1..<samples.count {
+            let isLast = place + 1 == samples.count
+            // Without this one, ticks up to the next would be told as old as the one kept before.
+            let gap = isLast ? .max : samples[place + 1].seconds - samples[kept - 1].seconds
+            guard gap > (nowSeconds - samples[place].seconds) / 64 else { continue }
             samples[kept] = samples[place]
             kept += 1
         }
-        samples.removeLast(samples.count - kept)
+        // In a list this long that is impossible before centuries have passed; then the oldest goes.
+        if kept == samples.count { samples.removeFirst() } else { samples.removeLast(samples.count - kept) }
     }
 
     /// Seconds between the tick and the last second noted; nil for a tick from before the first. O(log n).

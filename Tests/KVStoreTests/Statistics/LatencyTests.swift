@@ -10,7 +10,10 @@ struct LatencyTests {
             var random = SeededRandom(seed: seed)
             var histogram = LatencyHistogram()
             var values: [UInt64] = LatencySummary.bucketBounds.map(UInt64.init)
-            for _ in 0..<2000 { values.append(UInt64.random(in: 0...(1 << Int.random(in: 1...36, using: &random)), using: &random)) }
+            for _ in 0..<2000 {
+                let limit: UInt64 = 1 << Int.random(in: 1...36, using: &random)
+                values.append(UInt64.random(in: 0...limit, using: &random))
+            }
             for value in values { histogram.record(value) }
             let summary = histogram.summary
             #expect(summary.count == values.count)
@@ -52,14 +55,14 @@ struct LatencyTests {
     @Test func `The clock forgets details of the past and not of the present`() {
         var clock = TickClock()
         for second in UInt32(1)...100_000 { clock.note(tick: second, seconds: second) }
-        for age in UInt32(0)...500 { #expect(clock.age(ofTick: 100_000 - age) == age) }
-        for age in stride(from: UInt32(1000), to: 100_000, by: 997) {
+        for age in UInt32(0)...60 { #expect(clock.age(ofTick: 100_000 - age) == age) }
+        for age in stride(from: UInt32(61), to: 100_000, by: 97) {
             guard let told = clock.age(ofTick: 100_000 - age) else {
                 Issue.record("the age of a tick \(age) s ago is not known")
                 continue
             }
             #expect(told >= age)
-            #expect(told <= age + age / 2 + 512, "\(age)")
+            #expect(told <= age + age / 32 + 2, "\(age)")
         }
     }
 

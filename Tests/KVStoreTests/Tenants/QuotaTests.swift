@@ -152,6 +152,7 @@ struct QuotaTests {
         store.setQuota(tenant: "tenant", memoryBytes: 2 << 20, diskBytes: nil)
         #expect(try Self.statistics(store, "tenant").memoryBytes <= 2 << 20)
         #expect(Self.problems(store) == [])
+        Self.put(store, space.prefix([1999]))
         let held = store.acquire(space.prefix([1999]))!
         store.setQuota(tenant: "tenant", memoryBytes: 0, diskBytes: nil)
         #expect(try Self.statistics(store, "tenant").memoryBytes > 0)
@@ -163,6 +164,21 @@ struct QuotaTests {
         store.setQuota(tenant: "tenant", memoryBytes: nil, diskBytes: nil)
         Self.put(store, space.prefix([1]))
         #expect(store.match(space.prefix([1])).count == 1)
+    }
+
+    @Test func `A lowered memory quota is reached by itself once the blocks are on disk`() throws {
+        let directory = TemporaryDirectory("quota")
+        let store = try Self.store(directory)
+        let space = try store.namespace(.test())
+        for number in 0..<1500 { Self.put(store, space.prefix([number])) }
+        #expect(try Self.statistics(store, "tenant").memoryBytes > 5 << 20)
+        store.setQuota(tenant: "tenant", memoryBytes: 1 << 20, diskBytes: nil)
+        // A turn of the writer each; a region or so goes with every turn.
+        for _ in 0..<500 where try Self.statistics(store, "tenant").memoryBytes > 1 << 20 { store.waitForSpill() }
+        #expect(try Self.statistics(store, "tenant").memoryBytes <= 1 << 20)
+        #expect(store.statistics.droppedBlocks == 0)
+        for number in 0..<1500 { #expect(store.match(space.prefix([number])).count == 1) }
+        #expect(Self.problems(store) == [])
     }
 
     // MARK: Disk
