@@ -87,7 +87,9 @@ final class ClientSession {
             let pause = Int.random(in: 0..<8, using: &random) == 0
             reservation.withMutableBytes(at: slot) { span in
                 if pause {
-                    for offset in 0..<span.byteCount / 2 { span.storeBytes(of: 0xEE, toByteOffset: offset, as: UInt8.self) }
+                    for offset in 0..<span.byteCount / 2 {
+                        span.storeBytes(of: 0xEE, toByteOffset: offset, as: UInt8.self)
+                    }
                     usleep(3000)
                 }
                 Payload.fill(&span, key: key)

@@ -35,7 +35,8 @@ final class DaemonProcess {
         let process = Process()
         if let descriptorLimit {
             process.executableURL = URL(fileURLWithPath: "/bin/sh")
-            process.arguments = ["-c", "ulimit -Hn \(descriptorLimit); exec \"$0\" \"$@\"", Self.executable] + arguments
+            process.arguments =
+                ["-c", "ulimit -Hn \(descriptorLimit); exec \"$0\" \"$@\"", Self.executable] + arguments
         } else {
             process.executableURL = URL(fileURLWithPath: Self.executable)
             process.arguments = arguments
@@ -91,7 +92,9 @@ final class DaemonProcess {
     private func statusField(_ name: String) -> Int {
         let text = (try? String(contentsOfFile: "/proc/\(identifier)/status", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix(name) }
-        return line.flatMap { Int($0.split(separator: " ").dropFirst().first?.filter(\.isNumber) ?? $0.filter(\.isNumber)) }
+        return line.flatMap {
+            Int($0.split(separator: " ").dropFirst().first?.filter(\.isNumber) ?? $0.filter(\.isNumber))
+        }
             ?? 0
     }
 
@@ -107,7 +110,7 @@ final class DaemonProcess {
         let client = try client()
         let start = nanosecondsNow()
         while nanosecondsNow() - start < UInt64(seconds) * 1_000_000_000 {
-            if let statistics = try? client.statistics(everything: true), condition(statistics) {
+            if let statistics = try? client.statistics(), condition(statistics) {
                 return Int((nanosecondsNow() - start) / 1_000_000)
             }
             usleep(5_000)

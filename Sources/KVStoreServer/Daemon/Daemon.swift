@@ -29,6 +29,7 @@ package final class Daemon: Sendable {
     private let channel: any Channel
     private let metrics: MetricsEndpoint?
     private let notifier: SystemdNotifier
+    private let watch: ClientWatch
     private let log: StandardErrorLog.Sink
     private let logger: Logger
 
@@ -60,6 +61,7 @@ package final class Daemon: Sendable {
         listener: SocketListener,
         channel: any Channel,
         metrics: MetricsEndpoint?,
+        watch: ClientWatch,
         log: StandardErrorLog.Sink
     ) {
         self.context = context
@@ -68,6 +70,7 @@ package final class Daemon: Sendable {
         self.listener = listener
         self.channel = channel
         self.metrics = metrics
+        self.watch = watch
         self.log = log
         logger = context.logger
         notifier = SystemdNotifier(environment: sources.environment)
@@ -87,7 +90,8 @@ package final class Daemon: Sendable {
     /// Opens the store, takes the socket and begins to serve. What fails leaves nothing behind.
     package static func start(
         _ sources: ConfigurationSources,
-        log: StandardErrorLog.Sink? = nil
+        log: StandardErrorLog.Sink? = nil,
+        timeLimits: SessionTimeLimits = SessionTimeLimits()
     ) async throws -> Daemon {
         let loaded = try sources.load()
         let configuration = loaded.configuration
@@ -106,17 +110,22 @@ package final class Daemon: Sendable {
                 }
             }
         )
-        let workers = NIOThreadPool(numberOfThreads: max(2, min(8, System.coreCount)))
+        let workers = NIOThreadPool(numberOfThreads: max(4, min(16, System.coreCount)))
         workers.start()
+        let slowWorkers = NIOThreadPool(numberOfThreads: 2)
+        slowWorkers.start()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
         let context = ServerContext(
             configuration: configuration,
             tenants: tenants,
             store: store,
             workers: workers,
+            slowWorkers: slowWorkers,
             watch: watch,
-            logger: logger
+            logger: logger,
+            timeLimits: timeLimits
         )
+        context.setQuotas(to: configuration.tenants)
         var metrics: MetricsEndpoint?
         do {
             if let address = configuration.metricsListen {
@@ -124,7 +133,7 @@ package final class Daemon: Sendable {
                     address,
                     content: context.metricsContent,
                     group: group,
-                    workers: workers
+                    workers: slowWorkers
                 )
             }
             let channel = try await serve(listener.takeDescriptor(), context, group)
@@ -137,12 +146,14 @@ package final class Daemon: Sendable {
                 listener: listener,
                 channel: channel,
                 metrics: metrics,
+                watch: watch,
                 log: log
             )
         } catch {
             await metrics?.stop()
             watch.stop()
             try? await workers.shutdownGracefully()
+            try? await slowWorkers.shutdownGracefully()
             try? await group.shutdownGracefully()
             store.close()
             listener.close()
@@ -191,10 +202,18 @@ package final class Daemon: Sendable {
         let watchdog = notifier.watchdogMicroseconds.map { microseconds in
             Task { await self.beat(everyMicroseconds: microseconds / 3) }
         }
+        let pins = Task {
+            while !Task.isCancelled {
+                context.pins.expire(now: HostClock.monotonicNanoseconds())
+                try? await Task.sleep(for: .seconds(1))
+            }
+        }
         notifier.ready(status: "serving")
         try? await gracefulShutdown()
         notifier.stopping()
-        await drain()
+        // A task of its own: being cancelled means to stop in order, not at once.
+        await Task { await self.drain() }.value
+        pins.cancel()
         watchdog?.cancel()
     }
 
@@ -237,6 +256,7 @@ package final class Daemon: Sendable {
         logger.info("draining")
         context.isDraining = true
         try? await channel.close().get()
+        context.pins.endAll()
         let timeout = context.configuration.drainTimeoutMilliseconds
         let deadline = HostClock.monotonicNanoseconds() + UInt64(timeout) * 1_000_000
         while HostClock.monotonicNanoseconds() < deadline {
@@ -247,12 +267,13 @@ package final class Daemon: Sendable {
         await metrics?.stop()
         // Closes every connection; the leases and reservations of those that did not finish end here.
         try? await group.shutdownGracefully()
-        context.watch.stop()
+        watch.stop()
         let flushed = await context.store.flush()
         if let reason = flushed.reason, flushed.refusedBlocks > 0, context.configuration.effectiveDiskPath != nil {
             logger.warning("\(flushed.refusedBlocks) blocks are not on disk: \(reason)")
         }
         try? await context.workers.shutdownGracefully()
+        try? await context.slowWorkers.shutdownGracefully()
         context.store.close()
         listener.close()
         logger.info("stopped")

@@ -10,6 +10,7 @@ package func runUntilSignalled(_ daemon: Daemon) async throws {
             logger: daemon.quietLogger
         )
     )
+    daemon.context.onShutdownRequest { Task { await group.triggerGracefulShutdown() } }
     try await group.run()
 }
 

@@ -82,6 +82,11 @@ enum LinuxCalls {
         unsafe CLinux_send_descriptors(socket, bytes, bytes.count, descriptors, descriptors.count)
     }
 
+    /// Whether `send` may succeed later: the socket is full, or too many descriptors are on their way.
+    static func isTemporary(_ result: Int) -> Bool {
+        [EAGAIN, EINTR, ETOOMANYREFS, ENOBUFS].contains(Int32(clamping: -result))
+    }
+
     // MARK: Unix sockets: each returns 0 or an errno
 
     static func makeUnixSocket(isDatagram: Bool = false) throws(HostFileError) -> Int32 {
