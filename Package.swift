@@ -96,10 +96,13 @@ let package = Package(
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(
             name: "CrashWorker",
-            dependencies: ["KVStore", "KVStoreTestSupport"],
+            dependencies: ["KVStore", "KVStoreIPC", "KVStoreTestSupport"],
             path: "Tests/CrashWorker"
         ),
-        .testTarget(name: "IntegrationTests", dependencies: ["KVStore", "KVStoreTestSupport", "CrashWorker"]),
+        .testTarget(
+            name: "IntegrationTests",
+            dependencies: ["KVStore", "KVStoreIPC", "KVStoreCLI", "KVStoreTestSupport", "CrashWorker", "CLinux"]
+        ),
     ],
     swiftLanguageModes: [.v6]
 )

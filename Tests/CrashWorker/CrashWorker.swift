@@ -7,6 +7,7 @@ import KVStoreTestSupport
 /// ```
 /// CrashWorker load DIRECTORY STATE SEED KIND FIRST-ID CAPACITY DELAY    stores until it is killed; see LoadSession
 /// CrashWorker check                                                    opens directories named on stdin; see CheckLoop
+/// CrashWorker client SOCKET SEED [TOKEN-FILE]                            uses a daemon until it is killed; see ClientSession
 /// CrashWorker hold DIRECTORY                                           keeps the directory open until stdin ends
 /// ```
 @main
@@ -16,6 +17,7 @@ struct CrashWorker {
         switch arguments.dropFirst().first {
         case "load": try LoadSession(arguments: Array(arguments.dropFirst(2))).run()
         case "check": CheckLoop().run()
+        case "client": try ClientSession(arguments: Array(arguments.dropFirst(2))).run()
         case "hold":
             let store = try BlockStore(
                 Configuration(
@@ -26,7 +28,7 @@ struct CrashWorker {
             say("warm \(store.waitUntilWarm() ? 1 : 0)")
             while readLine() != nil {}
         default:
-            say("usage: CrashWorker load|check|hold …")
+            say("usage: CrashWorker load|check|client|hold …")
             exit(64)
         }
     }

@@ -107,6 +107,10 @@ final class WorkerProcess {
         return true
     }
 
+    func send(signal: Int32) { kill(identifier, signal) }
+
+    var isAlive: Bool { !isOver && kill(identifier, 0) == 0 && waitpid(identifier, nil, WNOHANG) == 0 }
+
     /// kill -9. Returns the signal that ended the worker, 0 if it had exited by itself.
     func killAndWait() -> Int32 {
         kill(identifier, SIGKILL)

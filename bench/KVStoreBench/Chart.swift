@@ -45,6 +45,7 @@ struct Chart {
     var svg: String {
         let height = Self.top + bars.count * Self.rowHeight + 16
         let goalX = Self.barStart + Self.goalWidth
+        let note = bars.contains { $0.kind == .other } ? "; grey: others" : ""
         var lines = [
             """
             <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 \(Self.width) \(height)" \
@@ -53,7 +54,7 @@ struct Chart {
             "<style>", Self.style, "</style>",
             #"<rect class="page" width="\#(Self.width)" height="\#(height)" rx="6"/>"#,
             #"<text class="note" x="\#(goalX)" y="24" text-anchor="middle">goal</text>"#,
-            #"<text class="note" x="16" y="24">a bar that reaches the line meets its goal</text>"#,
+            #"<text class="note" x="16" y="24">a bar that reaches the line meets its goal\#(note)</text>"#,
         ]
         for (index, bar) in bars.enumerated() { lines += Self.lines(of: bar, at: Self.top + index * Self.rowHeight) }
         lines.append(#"<line class="goal" x1="\#(goalX)" x2="\#(goalX)" y1="32" y2="\#(height - 12)"/>"#)
@@ -84,7 +85,7 @@ struct Chart {
             #"<rect class="\#(bar.kind.rawValue)" x="\#(barStart)" y="\#(y)" width="\#(length)" height="20" rx="2"/>"#,
         ]
         if bar.score > longestScore {
-            let points = "\(end),\(y) \(end + 10),\(y + 10) \(end),\(y + 20)"
+            let points = "\(end - 4),\(y) \(end),\(y) \(end + 10),\(y + 10) \(end),\(y + 20) \(end - 4),\(y + 20)"
             lines.append(#"<polygon class="\#(bar.kind.rawValue)" points="\#(points)"/>"#)
         }
         // Never across the goal's line.

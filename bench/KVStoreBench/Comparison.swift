@@ -26,7 +26,7 @@ enum Goal: Hashable {
     }
 
     private func trimmed(_ number: Double) -> String {
-        var text = decimal(number, digits: 2)
+        var text = decimal(number, digits: 3)
         while text.hasSuffix("0") { text.removeLast() }
         if text.hasSuffix(".") { text.removeLast() }
         return text

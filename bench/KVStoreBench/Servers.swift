@@ -22,7 +22,7 @@ final class ServerSet {
             Self.ourExecutable,
             [
                 "serve", "--socket", ourSocket, "--state-directory", directory + "/state", "--memory", "\(memoryBytes)",
-                "--log-level", "error",
+                "--disk-capacity", "0", "--log-level", "error",
             ],
             socket: ourSocket
         )

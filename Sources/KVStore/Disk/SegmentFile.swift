@@ -2,8 +2,8 @@
 /// make it, for being taken in by an ingest. One caller at a time.
 ///
 /// Written here because that writer goes through the page cache, copies every byte three times on the way and lets the
-/// disk wait meanwhile: it took most of a core to write half as fast as the disk. Every record is a block of data of its
-/// own. A test holds the bytes against those that `SstFileWriter` makes of the same records. The format:
+/// disk wait meanwhile; it took 0.3 to 0.5 ms of processor time a MiB more. Every record is a block of data of its own.
+/// A test holds the bytes against those that `SstFileWriter` makes of the same records. The format:
 /// https://github.com/facebook/rocksdb/wiki/Rocksdb-BlockBasedTable-Format
 ///
 /// ```

@@ -7,7 +7,7 @@ internal import Glibc
 /// goes through the page cache, and so does everything where the file system has no direct writes. An error of the
 /// thread shows at a later `append`, or in `finish`. One caller at a time.
 final class SequentialFile {
-    /// One request to the disk. Larger ones were no faster.
+    /// One request to the disk.
     static let chunkByteCount = 1 << 20
     /// One being filled, one being written, one waiting.
     static let chunkCount = 3

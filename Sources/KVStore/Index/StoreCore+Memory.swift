@@ -459,12 +459,20 @@ extension StoreCore {
         drainColdestRegion(of: donor)
     }
 
-    /// Empties the region that holds the coldest block of a class; it is closed when its last slot is free.
-    mutating func drainColdestRegion(of classIndex: Int) {
-        guard !slots.hasDrainingRegion(classIndex) else { return }
-        let policy = slots.classes[classIndex].policy
+    /// A slot of the region to empty next: one that has a free slot, or the coldest block.
+    func slotToDrain(_ classIndex: Int) -> SlotID? {
         let freeSlot = slots.classes[classIndex].freeHead
-        guard let start = freeSlot != .none ? freeSlot : policy.victim({ _ in true }) else { return }
+        if freeSlot != .none { return freeSlot }
+        return slots.classes[classIndex].policy.victim { !slots.isDraining($0) }
+    }
+
+    /// Empties the region that holds the coldest block of a class; it is closed when its last slot is free.
+    ///
+    /// - Parameter alongsideOthers: also while another region of the class is being emptied.
+    mutating func drainColdestRegion(of classIndex: Int, alongsideOthers: Bool = false) {
+        guard alongsideOthers || !slots.hasDrainingRegion(classIndex), let start = slotToDrain(classIndex) else {
+            return
+        }
         let members = slots.slotIDs(inRegionOf: start)
         if let region = slots.drainRegion(of: start) {
             closedRegions.append(region)

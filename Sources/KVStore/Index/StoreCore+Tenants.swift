@@ -76,17 +76,25 @@ extension StoreCore {
 
     /// A quota that was lowered is reached a region at a time.
     mutating func shrinkToQuota(_ classIndex: Int) {
-        guard slots.quotaRoom(classIndex) < 0,
-            let donor = largestClass(ofTenant: slots.classes[classIndex].tenant, except: nil)
-        else { return }
-        drainColdestRegion(of: donor)
+        if slots.quotaRoom(classIndex) < 0 { _ = drainForQuota(ofTenant: slots.classes[classIndex].tenant) }
     }
 
     /// As `shrinkToQuota`, for all tenants that have one.
     mutating func shrinkToQuotas() {
-        for (tenant, quota) in slots.quotaBytes where slots.regionBytes(ofTenant: tenant) > quota {
-            if let donor = largestClass(ofTenant: tenant, except: nil) { drainColdestRegion(of: donor) }
-        }
+        for tenant in slots.quotaBytes.keys { _ = drainForQuota(ofTenant: tenant) }
+    }
+
+    /// Begins to empty one more region of a tenant that is above its memory quota. False when those that are being emptied
+    /// already are enough, or nothing more can be emptied.
+    private mutating func drainForQuota(ofTenant tenant: UInt64) -> Bool {
+        guard let quota = slots.quotaBytes[tenant] else { return false }
+        let kept = slots.regionBytes(ofTenant: tenant) - slots.drainingBytes(ofTenant: tenant)
+        let donor = slots.classes.indices
+            .filter { slots.classes[$0].tenant == tenant && slotToDrain($0) != nil }
+            .max { slots.classes[$0].regionBytes < slots.classes[$1].regionBytes }
+        guard kept > quota, let donor else { return false }
+        drainColdestRegion(of: donor, alongsideOthers: true)
+        return slots.regionBytes(ofTenant: tenant) - slots.drainingBytes(ofTenant: tenant) < kept
     }
 
     // MARK: Quota of the disk
@@ -143,14 +151,7 @@ extension StoreCore {
     /// last lease has ended and its last block is on disk.
     mutating func trimToQuota(tenant hash: UInt64, diskBlockLimit: Int) -> Bool {
         guard let tenant = tenants.firstIndex(where: { $0.hash == hash }) else { return false }
-        var isTrimmed = false
-        if let quota = slots.quotaBytes[hash], slots.regionBytes(ofTenant: hash) > quota,
-            let donor = largestClass(ofTenant: hash, except: nil)
-        {
-            let before = slots.regionBytes
-            drainColdestRegion(of: donor)
-            isTrimmed = slots.regionBytes < before
-        }
+        var isTrimmed = drainForQuota(ofTenant: hash)
         for _ in 0..<diskBlockLimit {
             guard let quota = tenants[tenant].diskQuotaBytes, tenants[tenant].diskBytes > quota,
                 evictFromDiskTier(protecting: .none, ofTenant: tenant)

@@ -127,6 +127,15 @@ struct SlotTable: ~Copyable {
         return byteCount
     }
 
+    /// Of those, bytes of regions that are being emptied.
+    func drainingBytes(ofTenant tenant: UInt64) -> Int {
+        var byteCount = 0
+        for case let region? in regions where region.isDraining && classes[region.classIndex].tenant == tenant {
+            byteCount += region.region.byteCount
+        }
+        return byteCount
+    }
+
     /// What the quota of the class's tenant leaves for further regions; negative when it was lowered.
     func quotaRoom(_ classIndex: Int) -> Int {
         guard !quotaBytes.isEmpty, let quota = quotaBytes[classes[classIndex].tenant] else { return .max }
