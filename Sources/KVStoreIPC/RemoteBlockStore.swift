@@ -18,6 +18,7 @@ public final class RemoteBlockStore: BlockCache {
     private let core: RemoteCore
     private let renewal: DiskThread
     private let worker: ReaderPool
+    private let isClosed = Atomic<Bool>(false)
 
     /// Connects when first needed.
     public init(socketPath: String, options: ClientOptions = ClientOptions()) {
@@ -147,6 +148,8 @@ public final class RemoteBlockStore: BlockCache {
 
     /// Ends the connection and with it the daemon's side of all leases; their memory stays mapped while they live.
     public func close() {
+        // Its threads are joined once; the end of the object comes here too.
+        guard !isClosed.exchange(true, ordering: .relaxed) else { return }
         core.close()
         worker.stop()
         renewal.join()
