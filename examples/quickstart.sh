@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# From a fresh Debian machine with the Swift toolchain to the main job: installs what is missing, builds, and replays
-# made-up multi-turn chats on the real store, with memory too small for them, killed in the middle with SIGKILL.
+# From a fresh Debian machine with the Swift toolchain to the main job: installs what is missing, builds, starts a
+# daemon that two processes share and that is killed with SIGKILL, and replays made-up multi-turn chats on the real
+# store, with memory too small for them, killed in the middle as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,11 +16,48 @@ swift build -c release --product kvstore
 kvstore="$(swift build -c release --show-bin-path)/kvstore"
 
 directory="$(mktemp -d)"
-trap 'rm -rf "$directory"' EXIT
+socket="$directory/kvstore.sock"
+daemon=
+cleanup() {
+    if [ -n "$daemon" ]; then
+        kill "$daemon" 2>/dev/null || true
+        wait "$daemon" 2>/dev/null || true
+    fi
+    rm -rf "$directory"
+}
+trap cleanup EXIT
+
+start_daemon() {
+    "$kvstore" serve --socket "$socket" --state-directory "$directory/state" --memory 256MiB --disk-capacity 1GiB \
+        --write-back-delay 1s --log-level warning &
+    daemon=$!
+    for _ in $(seq 100); do
+        "$kvstore" ping --socket "$socket" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    echo "the daemon does not answer at $socket" >&2
+    exit 1
+}
 
 echo
 echo "== How large is the KV of a prompt? =="
 "$kvstore" plan --model Llama-3-8B --tokens 8192 --memory 16GiB --disk 200GiB
+
+echo
+echo "== One daemon, two engine processes that share a system prompt =="
+start_daemon
+"$kvstore" request --socket "$socket" --user 1
+"$kvstore" request --socket "$socket" --user 2
+
+echo
+echo "== The daemon is killed with SIGKILL, after the write-back delay and without a flush, and started again =="
+sleep 3
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+start_daemon
+sleep 1
+"$kvstore" request --socket "$socket" --user 3
+"$kvstore" stats --socket "$socket"
 
 echo
 echo "== Chats over a store of 64 MiB memory and 1 GiB disk, killed with SIGKILL in the middle =="

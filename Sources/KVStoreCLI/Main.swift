@@ -13,6 +13,7 @@ struct KVStoreCommand: AsyncParsableCommand {
               kvstore plan --model Llama-3-8B       how large its KV cache is
               kvstore verify /var/lib/kvstore       check every record on disk
               kvstore serve --memory 4GiB           one cache for every process of this node
+              kvstore request                       one prompt over it, as an engine would ask
               kvstore stats                         what a running daemon did and holds
 
             Sizes are written 64KiB, 512MiB, 4GiB (powers of 1024), 4GB (powers of 1000) or as plain \
@@ -22,7 +23,7 @@ struct KVStoreCommand: AsyncParsableCommand {
             permission, space); 64 the command line is wrong.
             """,
         subcommands: [
-            ServeCommand.self, ReplayCommand.self, VerifyCommand.self, PlanCommand.self,
+            ServeCommand.self, RequestCommand.self, ReplayCommand.self, VerifyCommand.self, PlanCommand.self,
             StatsCommand.self, TopCommand.self, HealthCommand.self, PingCommand.self, NamespacesCommand.self,
             FlushCommand.self, PinCommand.self, UnpinCommand.self, RemoveCommand.self, PurgeCommand.self,
         ]
