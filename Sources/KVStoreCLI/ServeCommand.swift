@@ -80,9 +80,11 @@ struct ServeCommand: AsyncParsableCommand {
 
     /// Names of all settings side by side.
     static var settingsTable: String {
-        var table = TextTable(header: ["setting in YAML", "environment variable", "default", "SIGHUP"], leftColumns: [1, 2, 3])
+        var table = TextTable(
+            header: ["setting in YAML", "environment variable", "default", "SIGHUP"], leftColumns: [1, 2, 3])
         for setting in Setting.all {
-            table.add(setting.key, setting.environmentName, setting.defaultText, setting.canReload ? "takes it over" : "no")
+            table.add(
+                setting.key, setting.environmentName, setting.defaultText, setting.canReload ? "takes it over" : "no")
         }
         return table.text
     }

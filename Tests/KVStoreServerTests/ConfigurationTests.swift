@@ -108,7 +108,10 @@ private let otherValues = [
         ("tenants:\n  - name: a\n    uids: [no-such-user-here]", "there is no user 'no-such-user-here'"),
         ("tenants:\n  - name: a\n    uid: [1]", "there is no field 'uid'; did you mean 'uids'?"),
         ("tenants:\n  - name: a\n    uids: [1]\n  - name: a\n    uids: [2]", "two tenants are called 'a'"),
-        ("tenants:\n  - name: a\n    uids: [1]\n  - name: b\n    uids: [1]", "uid 1 is given to the tenants 'a' and 'b'"),
+        (
+            "tenants:\n  - name: a\n    uids: [1]\n  - name: b\n    uids: [1]",
+            "uid 1 is given to the tenants 'a' and 'b'"
+        ),
         (
             "memory: 1GiB\ntenants:\n  - name: a\n    uids: [1]\n    memoryQuota: 1GiB",
             "the tenants' memoryQuota add up to 1GiB, more than the 864MiB there is"
@@ -128,7 +131,8 @@ private let otherValues = [
 
     @Test func `errors name the variable or the flag and all of them are told at once`() {
         let found = problems {
-            try LoadedConfiguration(flags: ["memory": "much"], environment: ["KVSTORE_LEASE_TTL": "x", "KVSTORE_CODEC": "y"])
+            try LoadedConfiguration(
+                flags: ["memory": "much"], environment: ["KVSTORE_LEASE_TTL": "x", "KVSTORE_CODEC": "y"])
         }
         #expect(found.count == 3)
         #expect(found.contains { $0.hasPrefix("flag --memory: memory: 'much' is not a size") })
@@ -145,7 +149,8 @@ private let otherValues = [
 
     @Test func `a misspelt variable is a warning and variables of others are not`() throws {
         let loaded = try LoadedConfiguration(environment: ["KVSTORE_MEMRY": "1GiB", "KVSTORE_SEED": "1", "HOME": "/"])
-        #expect(loaded.warnings == ["environment variable KVSTORE_MEMRY is not a setting; did you mean KVSTORE_MEMORY?"])
+        #expect(
+            loaded.warnings == ["environment variable KVSTORE_MEMRY is not a setting; did you mean KVSTORE_MEMORY?"])
     }
 
     @Test func `a reload takes over what can change and names what cannot`() {

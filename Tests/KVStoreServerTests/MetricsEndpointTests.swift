@@ -79,7 +79,9 @@ private func exchange(_ request: String, _ address: sockaddr_un) -> String {
     @Test func `garbage and endless headers end the connection and leave the endpoint serving`() async throws {
         try await withEndpoint { address in
             _ = exchange("\u{0}\u{1}\u{2} nonsense\r\n\r\n", address)
-            _ = exchange("GET /metrics HTTP/1.1\r\n" + String(repeating: "X-Long: \(String(repeating: "y", count: 1000))\r\n", count: 500), address)
+            _ = exchange(
+                "GET /metrics HTTP/1.1\r\n"
+                    + String(repeating: "X-Long: \(String(repeating: "y", count: 1000))\r\n", count: 500), address)
             #expect(exchange("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", address).hasPrefix("HTTP/1.1 200"))
         }
     }
@@ -97,7 +99,10 @@ private func exchange(_ request: String, _ address: sockaddr_un) -> String {
         let port = try #require(endpoint.port)
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/bash")
-        process.arguments = ["-c", "exec 3<>/dev/tcp/127.0.0.1/\(port); printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3"]
+        process.arguments = [
+            "-c",
+            "exec 3<>/dev/tcp/127.0.0.1/\(port); printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3",
+        ]
         let output = Pipe()
         process.standardOutput = output
         try process.run()

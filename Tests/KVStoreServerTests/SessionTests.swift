@@ -34,6 +34,12 @@ private final class RawClient: Sendable {
         return true
     }
 
+    /// Exactly `count` bytes, or nil.
+    func receive(_ count: Int) -> [UInt8]? {
+        var bytes = [UInt8](repeating: 0, count: count)
+        return recv(socket, &bytes, count, Int32(MSG_WAITALL.rawValue)) == count ? bytes : nil
+    }
+
     /// Everything until the daemon closes; nil when it does not.
     func receiveUntilClosed() -> [UInt8]? {
         var all: [UInt8] = []
@@ -124,7 +130,8 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
                     var id: UInt32 = 0
                     if role != .operatorAlone, verb.namesPrefix {
                         let space = body(.openNamespace, namespaceID: 0, everything: false)
-                        id = try #require(NamespaceReply(try connection.call(.openNamespace, space, deadline: farAway))).namespaceID
+                        id = try #require(NamespaceReply(try connection.call(.openNamespace, space, deadline: farAway)))
+                            .namespaceID
                     }
                     let bytes = body(verb, namespaceID: id, everything: everything)
                     let wanted = expected(verb, role, everything: everything)
@@ -194,15 +201,19 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         let count = 20_000
         var bytes = hello
         for number in 0..<count { bytes += Frame(.request, .ping, requestID: UInt32(number), body: []).bytes }
-        let path = Task.detached {
-            raw.send(bytes)
-            shutdown(raw.socket, Int32(SHUT_WR))
+        let sent = bytes
+        // Beside the reading: the daemon takes no more than it has answered.
+        let sending = Task.detached { raw.send(sent) }
+        let greeting = try #require(raw.receive(FrameHeader.byteCount).flatMap(FrameHeader.init))
+        _ = raw.receive(Int(greeting.bodyByteCount))
+        for number in 0..<count {
+            let header = try #require(raw.receive(FrameHeader.byteCount).flatMap(FrameHeader.init))
+            guard header.requestID == UInt32(number), header.status == .ok else {
+                Issue.record("reply \(number) is \(header)")
+                break
+            }
         }
-        let answer = try #require(raw.receiveUntilClosed())
-        _ = await path.value
-        let pings = answer.suffix(count * FrameHeader.byteCount)
-        let last = try #require(FrameHeader(Array(pings.suffix(FrameHeader.byteCount))))
-        #expect(pings.count == count * FrameHeader.byteCount && last.requestID == UInt32(count - 1))
+        _ = await sending.value
         await harness.stop()
     }
 
@@ -214,6 +225,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         let fourth = try RawClient(harness.path)
         #expect(fourth.receiveUntilClosed() == [])
         #expect(harness.context.limit.refused == 1 && harness.context.limit.open == 3)
+        withExtendedLifetime(held) {}
         await harness.stop()
     }
 
@@ -321,7 +333,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         #expect(capacity == 8 << 20)
         var connections: [RemoteBlockStore] = []
         var stored = 0
-        for number in 0..<20 {
+        for number in 0..<12 {
             let client = harness.client()
             connections.append(client)
             let prefix = storeBlocks(client, try client.namespace(.test(blockBytes: 65536)), [number])
@@ -329,7 +341,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
             #expect(harness.context.staging.usedBytes <= capacity)
         }
         // Later ones get smaller regions, not none.
-        #expect(stored == 20)
+        #expect(stored == 12)
         for client in connections { client.close() }
         await harness.stop()
     }

@@ -99,7 +99,8 @@ private func leaveDeadSocket(_ path: String) throws {
         #expect(message { try SocketListener(path: linked, mode: 0o660) }.contains("is a symbolic link"))
         let file = directory.path + "/file"
         try "".write(toFile: file, atomically: true, encoding: .utf8)
-        #expect(message { try SocketListener(path: file + "/kvstore.sock", mode: 0o660) }.contains("is not a directory"))
+        #expect(
+            message { try SocketListener(path: file + "/kvstore.sock", mode: 0o660) }.contains("is not a directory"))
     }
 
     @Test func `sockets and directories of another user are refused`() throws {

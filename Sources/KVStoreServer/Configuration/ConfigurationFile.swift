@@ -73,7 +73,8 @@ struct ConfigurationFile {
         }
         guard Setting.named(name) != nil else {
             let nearest = nearestWord(to: name, in: Setting.all.map(\.key) + ["tenants"])
-            problems.append("\(path):\(line): there is no setting '\(name)'" + (nearest.map { "; did you mean '\($0)'?" } ?? ""))
+            problems.append(
+                "\(path):\(line): there is no setting '\(name)'" + (nearest.map { "; did you mean '\($0)'?" } ?? ""))
             return
         }
         guard let text = value.scalar?.string else {

@@ -135,7 +135,9 @@ package struct LoadedConfiguration: Sendable {
         text += "tenants:\n"
         for tenant in configuration.tenants {
             text += "  - name: \(tenant.name)\n"
-            if !tenant.userIDs.isEmpty { text += "    uids: [\(tenant.userIDs.map(String.init).joined(separator: ", "))]\n" }
+            if !tenant.userIDs.isEmpty {
+                text += "    uids: [\(tenant.userIDs.map(String.init).joined(separator: ", "))]\n"
+            }
             if let file = tenant.tokenFile { text += "    tokenFile: \(file)\n" }
             if let quota = tenant.memoryQuotaBytes { text += "    memoryQuota: \(ByteText.exact(quota))\n" }
             if let quota = tenant.diskQuotaBytes { text += "    diskQuota: \(ByteText.exact(quota))\n" }
@@ -147,7 +149,11 @@ package struct LoadedConfiguration: Sendable {
     package static func changes(from old: ServerConfiguration, to new: ServerConfiguration) -> ConfigurationChanges {
         var changes = ConfigurationChanges()
         for setting in Setting.all where setting.text(old) != setting.text(new) {
-            if setting.canReload { changes.applied.append(setting.key) } else { changes.needRestart.append(setting.key) }
+            if setting.canReload {
+                changes.applied.append(setting.key)
+            } else {
+                changes.needRestart.append(setting.key)
+            }
         }
         if old.tenants != new.tenants { changes.applied.append("tenants") }
         return changes

@@ -81,10 +81,12 @@ package struct ServerConfiguration: Sendable, Hashable {
             problems.append("memory is \(ByteText.exact(memoryCapacityBytes)); write at least 32MiB")
         }
         if diskCapacityBytes != 0, diskCapacityBytes < 32 << 20 {
-            problems.append("diskCapacity is \(ByteText.exact(diskCapacityBytes)); write 0 for no disk tier, or at least 32MiB")
+            problems.append(
+                "diskCapacity is \(ByteText.exact(diskCapacityBytes)); write 0 for no disk tier, or at least 32MiB")
         }
         if let diskPath, diskCapacityBytes == 0 {
-            problems.append("diskPath is \(diskPath) but diskCapacity is 0; say how much the disk tier may take, for example 64GiB")
+            problems.append(
+                "diskPath is \(diskPath) but diskCapacity is 0; say how much the disk tier may take, for example 64GiB")
         }
         if !(50...86_400_000).contains(writeBackDelayMilliseconds) {
             problems.append("writeBackDelay is \(DurationText.exact(writeBackDelayMilliseconds)); write 50ms to 24h")
@@ -115,7 +117,8 @@ package struct ServerConfiguration: Sendable, Hashable {
             }
             for uid in tenant.userIDs {
                 if let other = owners.updateValue(tenant.name, forKey: uid) {
-                    problems.append("uid \(uid) is given to the tenants '\(other)' and '\(tenant.name)'; give it to one")
+                    problems.append(
+                        "uid \(uid) is given to the tenants '\(other)' and '\(tenant.name)'; give it to one")
                 }
             }
         }

@@ -73,8 +73,10 @@ package enum DurationText {
         let number = trimmed.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
         let name = trimmed.dropFirst(number.count)
         let unit = name.isEmpty ? 1000 : units.first { $0.name == name }?.milliseconds
-        guard let unit, let value = Double(number), value * unit <= 1e12, (value * unit).rounded() == value * unit else {
-            throw SettingProblem("'\(text)' is not a span of time; write for example 500ms, 5s, 2m or a number of seconds")
+        guard let unit, let value = Double(number), value * unit <= 1e12, (value * unit).rounded() == value * unit
+        else {
+            throw SettingProblem(
+                "'\(text)' is not a span of time; write for example 500ms, 5s, 2m or a number of seconds")
         }
         return Int(value * unit)
     }

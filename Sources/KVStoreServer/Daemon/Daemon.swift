@@ -138,7 +138,8 @@ package final class Daemon: Sendable {
             }
             let channel = try await serve(listener.takeDescriptor(), context, group)
             let place = configuration.effectiveDiskPath.map { ", disk \($0)" } ?? ", no disk tier"
-            logger.info("listening on \(listener.path), memory \(ByteText.exact(configuration.memoryCapacityBytes))\(place)")
+            logger.info(
+                "listening on \(listener.path), memory \(ByteText.exact(configuration.memoryCapacityBytes))\(place)")
             return Daemon(
                 context: context,
                 sources: sources,

@@ -113,7 +113,8 @@ final class ServerContext: Sendable {
                 return true
             }
             guard isAllowed else {
-                let text = "a tenant opens at most \(WireLimits.namespaces) namespaces; restart the daemon to forget old ones"
+                let text =
+                    "a tenant opens at most \(WireLimits.namespaces) namespaces; restart the daemon to forget old ones"
                 return .failure(NamespaceProblem(status: .limitReached, text: text))
             }
             return .success(try store.namespace(identity))

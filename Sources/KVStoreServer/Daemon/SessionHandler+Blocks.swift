@@ -40,12 +40,20 @@ extension SessionHandler {
         let store = server.store
         let memoryOnly = request.flags & PrefixRequest.memoryOnly != 0
         if isLong || store.configuration.verifyMemoryHits {
-            onWorker { LeaseBox.acquire(make(), from: store, memoryOnly: memoryOnly) } then: { [self] in lease($0) }
+            onWorker {
+                LeaseBox.acquire(make(), from: store, memoryOnly: memoryOnly)
+            } then: { [self] in
+                lease($0)
+            }
             return
         }
         let prefix = make()
         if !memoryOnly, store.configuration.disk != nil, store.match(prefix).needsDisk {
-            onWorker { LeaseBox.acquire(prefix, from: store, memoryOnly: false) } then: { [self] in lease($0) }
+            onWorker {
+                LeaseBox.acquire(prefix, from: store, memoryOnly: false)
+            } then: { [self] in
+                lease($0)
+            }
         } else {
             // All of it in memory or nowhere: answered here, without a change of threads.
             lease(LeaseBox.acquire(prefix, from: store, memoryOnly: true))
@@ -147,7 +155,11 @@ extension SessionHandler {
     func prefetch(_ request: PrefixRequest) {
         let (make, isLong) = prefix(of: request)
         let store = server.store
-        run(onWorker: isLong) { store.prefetch(make()) } then: { [self] in finish() }
+        run(onWorker: isLong) {
+            store.prefetch(make())
+        } then: { [self] in
+            finish()
+        }
     }
 
     func pin(_ request: PrefixRequest) {
@@ -163,13 +175,19 @@ extension SessionHandler {
     func unpin(_ request: PrefixRequest) {
         let (make, _) = prefix(of: request)
         let server = server
-        onWorker { server.pins.unpin(make()) } then: { [self] count in reply(NumberList.body(UInt64(count))) }
+        onWorker {
+            server.pins.unpin(make())
+        } then: { [self] count in
+            reply(NumberList.body(UInt64(count)))
+        }
     }
 
     func remove(_ request: PrefixRequest) {
         let (make, _) = prefix(of: request)
         let (store, first) = (server.store, Int(request.argument))
-        onWorker(isSlow: true) { store.remove(make(), from: first) } then: { [self] count in
+        onWorker(isSlow: true) {
+            store.remove(make(), from: first)
+        } then: { [self] count in
             reply(NumberList.body(UInt64(count)))
         }
     }

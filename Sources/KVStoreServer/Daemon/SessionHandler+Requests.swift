@@ -43,7 +43,8 @@ extension SessionHandler {
                     hasTenant: admission.tenant != nil,
                     isOperator: admission.isOperator,
                     leaseMilliseconds: UInt32(clamping: configuration.leaseTTLMilliseconds),
-                    stagingByteCount: UInt64(min(configuration.stagingPerConnectionBytes, server.staging.capacityBytes)),
+                    stagingByteCount: UInt64(
+                        min(configuration.stagingPerConnectionBytes, server.staging.capacityBytes)),
                     daemonID: server.daemonID,
                     tenant: admission.tenant?.name ?? ""
                 ).body
@@ -100,7 +101,9 @@ extension SessionHandler {
                 reply(NumberList.body(UInt64(count)))
             }
         case .flush:
-            onWorker(isSlow: true) { server.store.flush() } then: { [self] result in
+            onWorker(isSlow: true) {
+                server.store.flush()
+            } then: { [self] result in
                 reply(
                     FlushReply(
                         durableBlocks: UInt64(result.durableBlocks),
@@ -124,7 +127,9 @@ extension SessionHandler {
                 reply(json)
             }
         case .health:
-            onWorker(isSlow: true) { server.health(withReasons: isOperator) } then: { [self] report in
+            onWorker(isSlow: true) {
+                server.health(withReasons: isOperator)
+            } then: { [self] report in
                 reply(JSONBytes.encode(report))
             }
         case .drain:

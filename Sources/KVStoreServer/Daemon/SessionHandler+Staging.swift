@@ -50,11 +50,12 @@ extension SessionHandler {
     }
 
     /// Room for what is configured and for one block of every namespace; less when others have taken most of it, so that
-    /// the last to come can store as well.
+    /// the last to come can store as well, but four blocks while half of what is left has room for them.
     private func stagingByteCount(_ blockByteCount: Int) -> Int {
         let largest = max(blockByteCount, namespaces.values.map(\.blockByteCount).max() ?? 0)
-        let wanted = min(server.configuration.stagingPerConnectionBytes, server.staging.freeBytes / 4)
-        return roundUp(max(wanted, largest), to: pageByteCount)
+        let free = server.staging.freeBytes
+        let wanted = min(server.configuration.stagingPerConnectionBytes, free / 4)
+        return roundUp(max(wanted, min(4 * largest, free / 2), largest), to: pageByteCount)
     }
 
     private func adopt(_ made: Staging) {

@@ -78,7 +78,9 @@ enum HostFile {
         let descriptor = try open(path, O_RDONLY)
         defer { close(descriptor) }
         let bytes = try readAll(descriptor, path, byteLimit: byteLimit)
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw HostFileError("\(path) is not UTF-8 text") }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw HostFileError("\(path) is not UTF-8 text")
+        }
         return text
     }
 
@@ -112,7 +114,9 @@ enum HostFile {
         var done = 0
         while done < bytes.count {
             // In bounds: `done` is below the count, and no more than the rest is written.
-            let count = unsafe bytes.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress! + done, $0.count - done) }
+            let count = unsafe bytes.withUnsafeBytes {
+                unsafe write(descriptor, $0.baseAddress! + done, $0.count - done)
+            }
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else { throw HostFileError(errno, "write", path) }
             done += count
@@ -125,7 +129,9 @@ enum HostFile {
             let number = errno
             if number == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex {
                 try makePrivateDirectory(String(path[..<slash]))
-                guard unsafe mkdir(path, 0o700) == 0 || errno == EEXIST else { throw HostFileError(errno, "make", path) }
+                guard unsafe mkdir(path, 0o700) == 0 || errno == EEXIST else {
+                    throw HostFileError(errno, "make", path)
+                }
             } else if number != EEXIST {
                 throw HostFileError(number, "make", path)
             }

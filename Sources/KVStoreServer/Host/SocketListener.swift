@@ -84,7 +84,8 @@ package final class SocketListener: Sendable {
             if option == SO_TYPE { type = value }
             if option == SO_ACCEPTCONN { accepts = value }
             guard status == 0, isExpected() else {
-                throw HostFileError("systemd passed something else than a listening Unix stream socket; check kvstore.socket")
+                throw HostFileError(
+                    "systemd passed something else than a listening Unix stream socket; check kvstore.socket")
             }
         }
         _ = fcntl(first, F_SETFD, FD_CLOEXEC)
@@ -163,7 +164,8 @@ package final class SocketListener: Sendable {
         case 0, EAGAIN, EINPROGRESS:
             throw HostFileError("a live process listens on \(path); stop it, or choose another socket path")
         case let number:
-            throw HostFileError("\(path) cannot be probed: \(errorText(number)); remove it, or choose another socket path")
+            throw HostFileError(
+                "\(path) cannot be probed: \(errorText(number)); remove it, or choose another socket path")
         }
     }
 
@@ -192,7 +194,9 @@ package final class SocketListener: Sendable {
             }
             guard unsafe chmod(draft, mode_t(mode)) == 0 else { throw HostFileError(errno, "set the mode of", draft) }
             guard listen(descriptor, backlog) == 0 else { throw HostFileError(errno, "listen on", draft) }
-            guard let made = try FileStatus(path: draft) else { throw HostFileError("\(draft) is gone right after it was made") }
+            guard let made = try FileStatus(path: draft) else {
+                throw HostFileError("\(draft) is gone right after it was made")
+            }
             guard unsafe rename(draft, path) == 0 else { throw HostFileError(errno, "put the socket at", path) }
             return (descriptor, Identity(made))
         } catch {

@@ -55,7 +55,9 @@ extension TenantTable {
                 problems.append("tenant '\(tenant.name)': \(error)")
             }
         }
-        for (key, group) in [("operatorGroup", configuration.operatorGroup), ("socketGroup", configuration.socketGroup)] {
+        for (key, group) in [
+            ("operatorGroup", configuration.operatorGroup), ("socketGroup", configuration.socketGroup),
+        ] {
             if let group, UserDatabase.groupID(named: group) == nil {
                 problems.append("\(key): there is no group '\(group)'")
             }
