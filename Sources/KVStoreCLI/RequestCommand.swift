@@ -55,6 +55,7 @@ struct RequestCommand: ParsableCommand {
 
     func run() throws {
         let store = RemoteBlockStore(socketPath: daemon.path, options: daemon.clientOptions)
+        defer { store.close() }
         let outcome: Outcome
         do {
             outcome = try request(store)
