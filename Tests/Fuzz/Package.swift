@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-// The codecs' own source files, by symbolic links, so that what is fuzzed is what is shipped, without RocksDB and
+// The codecs' and the protocol's own source files, by symbolic links, so that what is fuzzed is what is shipped, without RocksDB and
 // BoringSSL. Apart from the root package because its flags are not for anybody else. See run.sh.
 let findsBadAddresses = Context.environment["KVSTORE_FUZZ_ADDRESS"] == "1"
 let sanitizers = findsBadAddresses ? ["-sanitize=fuzzer,address"] : ["-sanitize=fuzzer"]
@@ -26,6 +26,14 @@ let package = Package(
         .executableTarget(
             name: "CodecFuzz",
             dependencies: ["CLZ4", "CXXHash", "CZstd", "CKernels", "Crypto"],
+            swiftSettings: coverage,
+            linkerSettings: [.unsafeFlags(sanitizers)]
+        ),
+        // The keys and identities that frames carry, as a module of the name that their users import.
+        .target(name: "KVStore", dependencies: ["Crypto"], swiftSettings: coverage),
+        .executableTarget(
+            name: "FrameFuzz",
+            dependencies: ["KVStore"],
             swiftSettings: coverage,
             linkerSettings: [.unsafeFlags(sanitizers)]
         ),

@@ -17,14 +17,6 @@ package struct PinnedBlock: Sendable {
     }
 }
 
-/// Where a block was found.
-public enum Tier: String, Sendable, Codable {
-    /// In memory.
-    case memory
-    /// On disk, or evicted from memory and not yet written.
-    case disk
-}
-
 /// Why a walk along a prefix ended.
 enum PrefixStop {
     case end

@@ -1,0 +1,1 @@
+../../../../Sources/KVStore/Key/BlockKey+SHA256.swift

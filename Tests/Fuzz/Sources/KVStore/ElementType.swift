@@ -1,0 +1,1 @@
+../../../../Sources/KVStore/Key/ElementType.swift

@@ -1,0 +1,1 @@
+../../../../Sources/KVStore/Key/NamespaceIdentity+Decoding.swift

@@ -1,0 +1,85 @@
+import Foundation
+import KVStoreIPC
+import KVStoreTestSupport
+import Testing
+
+/// Run by Tests/soak.sh, which says for how long.
+@Suite("A soak")
+struct SoakTests {
+    static let seconds = ProcessInfo.processInfo.environment["KVSTORE_SOAK_SECONDS"].flatMap { Int($0) }
+    private static let tenants = ["red", "green", "blue"]
+
+    @Test(.enabled(if: seconds != nil, "a soak takes minutes: bash Tests/soak.sh"))
+    func `of clients that are killed and stopped keeps every byte and grows nothing`() throws {
+        let seconds = try #require(Self.seconds)
+        let tokens = TemporaryDirectory("tokens")
+        for tenant in Self.tenants {
+            let path = "\(tokens.path)/\(tenant)"
+            try Data("token-of-\(tenant)-0123456789abcdef".utf8).write(to: URL(filePath: path))
+            chmod(path, 0o600)
+        }
+        let list = Self.tenants.map { "  - name: \($0)\n    tokenFile: \(tokens.path)/\($0)\n    memoryQuota: 40MiB\n" }
+        let daemon = try DaemonProcess(
+            ["--memory", "128MiB", "--disk-capacity", "512MiB", "--write-back-delay", "1s", "--lease-ttl", "2s"],
+            configuration: "tenants:\n" + list.joined()
+        )
+        var random = SeededRandom(seed: TestScale.seed)
+        func start(_ number: Int) throws -> WorkerProcess {
+            let token = "\(tokens.path)/\(Self.tenants[number % 3])"
+            return try WorkerProcess(["client", daemon.socketPath, "\(random.next() >> 16)", token])
+        }
+        var clients = try (0..<8).map { try start($0) }
+        var reports = [ClientReport](repeating: ClientReport(), count: 8)
+        var (verified, stored, kills, stops) = (0, 0, 0, 0)
+        var early: (descriptors: Int, resident: Int)?
+        for second in 0..<seconds {
+            for index in clients.indices { clients[index].listenAndRead(&reports[index], milliseconds: 120) }
+            let victim = Int.random(in: 0..<8, using: &random)
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0..<2:
+                _ = clients[victim].killAndWait()
+                reports[victim].read(clients[victim].remainingLines())
+                (verified, stored) = (verified + reports[victim].verified, stored + reports[victim].stored)
+                (reports[victim].verified, reports[victim].stored) = (0, 0)
+                clients[victim] = try start(victim)
+                kills += 1
+            case 2:
+                clients[victim].send(signal: SIGSTOP)
+                usleep(100_000)
+                clients[victim].send(signal: SIGCONT)
+                stops += 1
+            default: break
+            }
+            #expect(daemon.isRunning, "the daemon ended: \(daemon.logText.suffix(1000))")
+            if !daemon.isRunning { break }
+            if second == seconds / 5 { early = (try Self.ownDescriptors(daemon), daemon.residentBytes) }
+        }
+        let late = (descriptors: try Self.ownDescriptors(daemon), resident: daemon.residentBytes)
+        for index in clients.indices {
+            _ = clients[index].killAndWait()
+            reports[index].read(clients[index].remainingLines())
+            (verified, stored) = (verified + reports[index].verified, stored + reports[index].stored)
+            #expect(reports[index].complaints.isEmpty, "\(reports[index].complaints.prefix(3))")
+        }
+        let before = try #require(early)
+        print(
+            "soak of \(seconds) s: \(verified) blocks verified, \(stored) stored, \(kills) clients killed, \(stops) stopped; "
+                + "descriptors \(before.descriptors) and \(late.descriptors), resident "
+                + "\(before.resident >> 20) and \(late.resident >> 20) MiB"
+        )
+        #expect(verified > seconds * 10)
+        #expect(late.descriptors == before.descriptors)
+        #expect(late.resident <= before.resident + before.resident / 50)
+    }
+
+    /// Beside regions, whose number follows the sizes of blocks in use, and table files, which RocksDB keeps open.
+    private static func ownDescriptors(_ daemon: DaemonProcess) throws -> Int {
+        let path = "/proc/\(daemon.identifier)/fd"
+        let names = try FileManager.default.contentsOfDirectory(atPath: path)
+        return names.reduce(0) { count, name in
+            let target = (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(path)/\(name)")) ?? ""
+            return target.contains("kvstore-region") || target.contains("/db/") || target.contains("/incoming/")
+                ? count : count + 1
+        }
+    }
+}
