@@ -37,7 +37,7 @@ private final class RawClient: Sendable {
     /// Exactly `count` bytes, or nil.
     func receive(_ count: Int) -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: count)
-        return recv(socket, &bytes, count, Int32(MSG_WAITALL.rawValue)) == count ? bytes : nil
+        return recv(socket, &bytes, count, Int32(MSG_WAITALL)) == count ? bytes : nil
     }
 
     /// Everything until the daemon closes; nil when it does not.
