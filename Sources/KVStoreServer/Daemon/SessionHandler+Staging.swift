@@ -54,7 +54,7 @@ extension SessionHandler {
     private func stagingByteCount(_ blockByteCount: Int) -> Int {
         let largest = max(blockByteCount, namespaces.values.map(\.blockByteCount).max() ?? 0)
         let free = server.staging.freeBytes
-        let wanted = min(server.configuration.stagingPerConnectionBytes, free / 4)
+        let wanted = min(server.configuration.stagingPerConnectionBytes, free / 3)
         return roundUp(max(wanted, min(4 * largest, free / 2), largest), to: pageByteCount)
     }
 
