@@ -107,6 +107,17 @@ int CLinux_wait(int fd, int for_writing, int timeout_milliseconds) {
     return ready < 0 ? -errno : ready;
 }
 
+int CLinux_block(int fd, int timeout_milliseconds) {
+    struct timeval timeout = {
+        .tv_sec = timeout_milliseconds / 1000,
+        .tv_usec = (timeout_milliseconds % 1000) * 1000,
+    };
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || ((flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0)) return errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) != 0) return errno;
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) == 0 ? 0 : errno;
+}
+
 int CLinux_map_shared(int fd, size_t byte_count, int writable, int required_seals, void **out_address) {
     struct stat info;
     if (fstat(fd, &info) != 0) return errno;

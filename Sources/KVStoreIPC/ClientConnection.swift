@@ -101,11 +101,24 @@ struct ClientConnection: ~Copyable {
         for region in event.regions {
             let mapped = try socket.mapReceived(region)
             switch region.kind {
-            case .slots: regions[region.id] = mapped
+            case .slots:
+                regions[region.id] = mapped
+                // Mapped anew after a reconnection: there is nothing to let go of any more.
+                closing[region.id] = nil
             case .staging: staging = mapped
             }
         }
     }
+
+    /// Everything that is mapped, for whoever makes the next connection to the same daemon.
+    mutating func takeRegions() -> [UInt32: MappedRegion] {
+        defer { (regions, closing) = ([:], [:]) }
+        return regions.merging(closing) { mine, _ in mine }
+    }
+
+    /// Takes over what an earlier connection to the same daemon had mapped. It counts against the daemon's memory until
+    /// `renew` has told that it is not mapped any more.
+    mutating func adopt(_ former: [UInt32: MappedRegion]) { closing = former }
 
     func region(_ id: UInt32) -> MappedRegion? { regions[id] ?? closing[id] }
 

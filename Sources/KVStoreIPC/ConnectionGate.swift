@@ -29,6 +29,9 @@ final class ConnectionGate: @unchecked Sendable {
     private(set) var epoch: UInt64 = 0
     private var isClosed = false
     private var leaseNanoseconds: UInt64 = 0
+    /// What the last connection had mapped, and the daemon that it belonged to.
+    private var former: (daemonID: UInt64, regions: [UInt32: MappedRegion]) = (0, [:])
+    private var daemonID: UInt64 = 0
     private let pendingReleases = Mutex<(epoch: UInt64, ids: [UInt64])>((0, []))
 
     init(path: String, options: ClientOptions) {
@@ -78,6 +81,7 @@ final class ConnectionGate: @unchecked Sendable {
     }
 
     private func drop(_ error: ClientError) {
+        if connection != nil { former = (daemonID, connection!.takeRegions()) }
         connection = nil
         lastError = error
         // A lost connection may be a restart: try at once, then ever more rarely.
@@ -95,6 +99,9 @@ final class ConnectionGate: @unchecked Sendable {
             for index in namespaces.indices {
                 namespaces[index].wireID = try reopen(namespaces[index], &fresh, deadline)
             }
+            daemonID = fresh.hello.daemonID
+            if former.daemonID == daemonID { fresh.adopt(former.regions) }
+            former = (0, [:])
             connection = consume fresh
         } catch {
             drop(error)

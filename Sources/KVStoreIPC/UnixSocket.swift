@@ -45,6 +45,12 @@ struct UnixSocket: ~Copyable {
     private let descriptor: Int32
     /// Descriptors that came and were not asked for yet, oldest first. Ours to close.
     private var received: [Int32] = []
+    /// What came and was not asked for yet: an answer's header and body are taken from the kernel in one call.
+    private var buffer = [UInt8](repeating: 0, count: 16 << 10)
+    private var bufferStart = 0
+    private var bufferEnd = 0
+    /// How long a call of the kernel waits; set anew only when a deadline asks for another time.
+    private var blockMilliseconds: Int32 = 0
 
     init(path: String, timeoutNanoseconds: UInt64) throws(ClientError) {
         let result = unsafe CLinux_connect(path, Int32(clamping: timeoutNanoseconds / 1_000_000))
@@ -77,18 +83,17 @@ struct UnixSocket: ~Copyable {
     }
 
     /// Sends all of `bytes` before `deadline`.
-    func send(_ bytes: [UInt8], deadline: UInt64) throws(ClientError) {
+    mutating func send(_ bytes: [UInt8], deadline: UInt64) throws(ClientError) {
         var sent = 0
         while sent < bytes.count {
+            try block(until: deadline)
             // In bounds: `sent` is below the count.
             let result = unsafe bytes.withUnsafeBytes { buffer in
                 unsafe CLinux_send(descriptor, buffer.baseAddress! + sent, buffer.count - sent)
             }
             if result >= 0 {
                 sent += result
-            } else if result == -Int(EAGAIN) {
-                try wait(forWriting: true, deadline: deadline)
-            } else if result != -Int(EINTR) {
+            } else if result != -Int(EINTR), result != -Int(EAGAIN) {
                 throw ClientError(.connectionLost, "the daemon has closed the connection")
             }
         }
@@ -96,43 +101,70 @@ struct UnixSocket: ~Copyable {
 
     /// Receives exactly `count` bytes before `deadline`, and keeps the descriptors that come with them.
     mutating func receive(_ count: Int, deadline: UInt64) throws(ClientError) -> [UInt8] {
-        var bytes = [UInt8](repeating: 0, count: count)
-        var filled = 0
-        while filled < count {
-            var descriptors = [Int32](repeating: -1, count: Int(CLINUX_DESCRIPTORS_PER_MESSAGE))
-            var descriptorCount = 0
-            // In bounds: `filled` is below the count.
-            let result = unsafe bytes.withUnsafeMutableBytes { buffer in
-                unsafe CLinux_receive(
-                    descriptor,
-                    buffer.baseAddress! + filled,
-                    count - filled,
-                    &descriptors,
-                    descriptors.count,
-                    &descriptorCount
-                )
-            }
-            received += descriptors.prefix(descriptorCount)
-            if result > 0 {
-                filled += result
-            } else if result == 0 {
-                throw ClientError(.connectionLost, "the daemon has closed the connection")
-            } else if result == -Int(EAGAIN) {
-                try wait(forWriting: false, deadline: deadline)
-            } else if result == -Int(EMFILE) {
-                throw ClientError(.connectionLost, "this process has no descriptor left for a region; raise its limit")
-            } else if result != -Int(EINTR) {
-                throw ClientError(.connectionLost, "the connection to the daemon failed")
+        if bufferEnd - bufferStart >= count { return takeBuffered(count) }
+        var bytes = takeBuffered(bufferEnd - bufferStart)
+        // A long body goes where it belongs; everything else through the buffer, with what follows it.
+        while bytes.count < count {
+            let missing = count - bytes.count
+            if missing >= buffer.count {
+                let filled = bytes.count
+                bytes.append(contentsOf: repeatElement(0, count: missing))
+                let got = try receiveSome(into: &bytes, from: filled, deadline: deadline)
+                bytes.removeLast(missing - got)
+            } else {
+                (bufferStart, bufferEnd) = (0, 0)
+                var room = [UInt8]()
+                swap(&room, &buffer)
+                defer { swap(&room, &buffer) }
+                bufferEnd = try receiveSome(into: &room, from: 0, deadline: deadline)
+                let taken = min(missing, bufferEnd)
+                bytes.append(contentsOf: room[..<taken])
+                bufferStart = taken
             }
         }
         return bytes
     }
 
-    private func wait(forWriting: Bool, deadline: UInt64) throws(ClientError) {
+    private mutating func takeBuffered(_ count: Int) -> [UInt8] {
+        defer { bufferStart += count }
+        return Array(buffer[bufferStart..<bufferStart + count])
+    }
+
+    /// At least one byte.
+    private mutating func receiveSome(
+        into bytes: inout [UInt8],
+        from offset: Int,
+        deadline: UInt64
+    ) throws(ClientError) -> Int {
+        while true {
+            try block(until: deadline)
+            var descriptors = ReceivedDescriptors()
+            // In bounds: the caller's array is longer than `offset`.
+            let result = unsafe bytes.withUnsafeMutableBytes { buffer in
+                unsafe descriptors.receive(descriptor, buffer.baseAddress! + offset, buffer.count - offset)
+            }
+            descriptors.append(to: &received)
+            if result > 0 { return result }
+            switch -result {
+            case 0: throw ClientError(.connectionLost, "the daemon has closed the connection")
+            case Int(EAGAIN), Int(EINTR): continue
+            case Int(EMFILE):
+                throw ClientError(.connectionLost, "this process has no descriptor left for a region; raise its limit")
+            default: throw ClientError(.connectionLost, "the connection to the daemon failed")
+            }
+        }
+    }
+
+    /// Has the next call of the kernel wait until `deadline`, to 10 ms more.
+    private mutating func block(until deadline: UInt64) throws(ClientError) {
         let now = monotonicNanoseconds()
         guard now < deadline else { throw ClientError(.timeout, "the daemon did not answer in time") }
-        let milliseconds = Int32(clamping: (deadline - now) / 1_000_000 + 1)
-        _ = CLinux_wait(descriptor, forWriting ? 1 : 0, milliseconds)
+        let milliseconds = Int32(clamping: ((deadline - now) / 10_000_000 + 1) * 10)
+        guard milliseconds != blockMilliseconds else { return }
+        guard CLinux_block(descriptor, milliseconds) == 0 else {
+            throw ClientError(.connectionLost, "the connection to the daemon failed")
+        }
+        blockMilliseconds = milliseconds
     }
 
     /// Maps the oldest descriptor that came, and closes it.
@@ -141,6 +173,25 @@ struct UnixSocket: ~Copyable {
         let descriptor = received.removeFirst()
         defer { CLinux_close(descriptor) }
         return try MappedRegion(region, descriptor: descriptor)
+    }
+}
+
+/// Room for the descriptors of one message, without an allocation where none came.
+private struct ReceivedDescriptors {
+    private var numbers = InlineArray<64, Int32>(repeating: -1)
+    private var count = 0
+
+    /// As `recvmsg`, with negated errnos.
+    mutating func receive(_ descriptor: Int32, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int) -> Int {
+        var span = numbers.mutableSpan
+        // The span is lent for this call, and the kernel fills at most as many as it has.
+        return unsafe span.withUnsafeMutableBufferPointer { room in
+            unsafe CLinux_receive(descriptor, bytes, byteCount, room.baseAddress, room.count, &count)
+        }
+    }
+
+    func append(to received: inout [Int32]) {
+        for index in 0..<count { received.append(numbers[index]) }
     }
 }
 

@@ -19,7 +19,7 @@ struct Daemon: ParsableCommand {
     )
     @OptionGroup var output: Output
     @Option(help: "Memory of each server.")
-    var memory = ByteCount(2 << 30)
+    var memory = ByteCount(512 << 20)
     @Option(help: "Most clients at once.")
     var clients = 8
 
@@ -31,10 +31,12 @@ struct Daemon: ParsableCommand {
 
     func run() throws {
         let rounds = output.pairsGiven ?? 10
-        let servers = try ServerSet(memoryBytes: memory.bytes)
+        let servers = try ServerSet(memoryBytes: memory.bytes, blockByteCounts: Self.sizes)
         var rows = SampleTable()
         let echo = try EchoPair()
-        let ours = try Self.sizes.map { try OurClient(servers.ourSocket, blockByteCount: $0) }
+        let ours = try Self.sizes.map { try OurClient(servers.ourSockets[$0]!, blockByteCount: $0) }
+        // A cache that is at work is full: a put then takes the place of an older block.
+        for client in ours { client.fill(byteCount: memory.bytes) }
         let rivals = try servers.rivals.flatMap { rival in
             try Self.sizes.map { size in (rival, size, try rival.connect()) }
         }
@@ -63,7 +65,7 @@ struct Daemon: ParsableCommand {
     private func measureManyClients(_ servers: ServerSet, _ rows: inout SampleTable) throws {
         guard clients > 1 else { return }
         let size = 2 << 20
-        let mine = try (0..<clients).map { _ in try OurClient(servers.ourSocket, blockByteCount: size) }
+        let mine = try (0..<clients).map { _ in try OurClient(servers.ourSockets[size]!, blockByteCount: size) }
         rows.add(
             "kvstore hit, 2MiB, \(clients) clients",
             inParallel(clients) { mine[$0].measureHits(readingAll: false) }
@@ -96,7 +98,7 @@ struct Daemon: ParsableCommand {
         var report = Report()
         report.conditions = [
             "Unix sockets, \(rounds) rounds; each value is the median of one round's operations",
-            "kvstore serve without a disk tier, \(memory)",
+            "kvstore serve without a disk tier, \(memory) and full; one daemon for each size of blocks",
         ]
         report.conditions += servers.rivals.map { "\($0.name): \($0.version)" }
         report.rows = rows.all
@@ -165,6 +167,8 @@ final class OurClient: @unchecked Sendable {
     private var nextToken: UInt32
     private var copy: [UInt8]
     private var source: [UInt8]
+    /// Larger than the caches.
+    private var cold = [UInt8](repeating: 3, count: 256 << 20)
 
     init(_ socketPath: String, blockByteCount: Int) throws {
         self.blockByteCount = blockByteCount
@@ -185,6 +189,15 @@ final class OurClient: @unchecked Sendable {
             }
         }
         precondition(store.match(hot).count == 1, "the daemon does not store")
+    }
+
+    /// Stores other blocks until the memory has been used once over.
+    func fill(byteCount: Int) {
+        for _ in 0..<byteCount / blockByteCount + 8 {
+            nextToken &+= 1
+            store.store(space.prefix(tokens: [nextToken])) { _, span in span.storeBytes(of: 1, as: UInt8.self) }
+        }
+        store.store(hot) { _, span in span.storeBytes(of: 7, as: UInt8.self) }
     }
 
     private var operationCount: Int { max(20, min(400, (128 << 20) / blockByteCount)) }
@@ -227,11 +240,17 @@ final class OurClient: @unchecked Sendable {
         return (Sample(nanoseconds: whole).median, Sample(nanoseconds: commits).median)
     }
 
-    /// Median of a copy between two buffers that are too large together to stay in cache with everything else.
+    /// Median of a copy to memory that was not used for long, as a slot's is, from memory that was just written, as
+    /// staging is.
     func measureCopy() -> Double {
+        var offset = 0
         let values = (0..<operationCount).map { _ in
-            Sample.nanoseconds {
-                copy.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }
+            offset = offset + 2 * blockByteCount > cold.count ? 0 : offset + blockByteCount
+            return Sample.nanoseconds {
+                cold.withUnsafeMutableBytes { target in
+                    let place = UnsafeMutableRawBufferPointer(rebasing: target[offset..<offset + blockByteCount])
+                    source.withUnsafeBytes { place.copyMemory(from: $0) }
+                }
             }
         }
         return Sample(nanoseconds: values).median

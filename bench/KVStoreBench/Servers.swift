@@ -3,13 +3,14 @@ import Glibc
 
 /// The servers of one run: ours and those that are installed, each in a process of its own, on sockets in one directory.
 final class ServerSet {
-    let ourSocket: String
+    /// A daemon for each size of blocks, so that none of them has to take memory from another's blocks.
+    private(set) var ourSockets: [Int: String] = [:]
     private(set) var rivals: [Rival] = []
     private(set) var missing: [String] = []
     private var processes: [Process] = []
     private let directory: String
 
-    init(memoryBytes: Int) throws {
+    init(memoryBytes: Int, blockByteCounts: [Int]) throws {
         // Short, for a socket's path has room for 107 bytes.
         directory = NSTemporaryDirectory() + "kvb-\(getpid())"
         try FileManager.default.createDirectory(
@@ -17,15 +18,18 @@ final class ServerSet {
             withIntermediateDirectories: true,
             attributes: [.posixPermissions: 0o700]
         )
-        ourSocket = directory + "/kvstore.sock"
-        try start(
-            Self.ourExecutable,
-            [
-                "serve", "--socket", ourSocket, "--state-directory", directory + "/state", "--memory", "\(memoryBytes)",
-                "--disk-capacity", "0", "--log-level", "error",
-            ],
-            socket: ourSocket
-        )
+        for size in blockByteCounts {
+            let socket = "\(directory)/k\(size).sock"
+            ourSockets[size] = socket
+            try start(
+                Self.ourExecutable,
+                [
+                    "serve", "--socket", socket, "--state-directory", "\(directory)/state-\(size)", "--memory",
+                    "\(memoryBytes)", "--disk-capacity", "0", "--log-level", "error",
+                ],
+                socket: socket
+            )
+        }
         for kind in Rival.Kind.allCases {
             guard let path = Self.find(kind.executable) else {
                 missing.append(kind.executable)

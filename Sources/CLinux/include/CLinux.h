@@ -89,6 +89,10 @@ long CLinux_receive(int fd, void *bytes, size_t byte_count, int *descriptors, si
 /// Waits until `fd` can be read or written. Returns 1, 0 after the timeout, or a negated errno.
 int CLinux_wait(int fd, int for_writing, int timeout_milliseconds);
 
+/// Makes a socket blocking, for at most `timeout_milliseconds` (above 0) in each call, which then fails with EAGAIN.
+/// One call in place of two for every answer that is waited for. Returns 0 or an errno.
+int CLinux_block(int fd, int timeout_milliseconds);
+
 /// Maps a memfd that somebody sent, after checking that it is as long as announced and can never be shorter.
 /// Returns 0 or an errno (EBADF: too short or no file, EPERM: a seal is missing).
 int CLinux_map_shared(int fd, size_t byte_count, int writable, int required_seals, void **out_address);
