@@ -168,7 +168,7 @@ final class OurClient: @unchecked Sendable {
     private var copy: [UInt8]
     private var source: [UInt8]
     /// Larger than the caches.
-    private var cold = [UInt8](repeating: 3, count: 256 << 20)
+    private lazy var cold = [UInt8](repeating: 3, count: 256 << 20)
 
     init(_ socketPath: String, blockByteCount: Int) throws {
         self.blockByteCount = blockByteCount
