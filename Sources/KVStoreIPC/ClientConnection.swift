@@ -23,8 +23,9 @@ struct ClientConnection: ~Copyable {
     private var socket: UnixSocket
     private(set) var hello: HelloReply
     private var regions: [UInt32: MappedRegion] = [:]
-    /// Regions the daemon has closed, until no lease here refers to them.
-    private var closing: [UInt32: MappedRegion] = [:]
+    /// Mappings to let go of when no lease here refers to them: the daemon has closed the region, or it was mapped anew
+    /// after a reconnection.
+    private var closing: [MappedRegion] = []
     private(set) var staging: MappedRegion?
     private var nextRequestID: UInt32 = 1
 
@@ -101,43 +102,39 @@ struct ClientConnection: ~Copyable {
         for region in event.regions {
             let mapped = try socket.mapReceived(region)
             switch region.kind {
-            case .slots:
-                regions[region.id] = mapped
-                // Mapped anew after a reconnection: there is nothing to let go of any more.
-                closing[region.id] = nil
+            case .slots: regions[region.id] = mapped
             case .staging: staging = mapped
             }
         }
     }
 
     /// Everything that is mapped, for whoever makes the next connection to the same daemon.
-    mutating func takeRegions() -> [UInt32: MappedRegion] {
-        defer { (regions, closing) = ([:], [:]) }
-        return regions.merging(closing) { mine, _ in mine }
+    mutating func takeRegions() -> [MappedRegion] {
+        defer { (regions, closing) = ([:], []) }
+        return closing + regions.values
     }
 
     /// Takes over what an earlier connection to the same daemon had mapped. It counts against the daemon's memory until
     /// `renew` has told that it is not mapped any more.
-    mutating func adopt(_ former: [UInt32: MappedRegion]) { closing = former }
+    mutating func adopt(_ former: [MappedRegion]) { closing = former }
 
-    func region(_ id: UInt32) -> MappedRegion? { regions[id] ?? closing[id] }
+    func region(_ id: UInt32) -> MappedRegion? { regions[id] ?? closing.last { $0.region.id == id } }
 
     /// Tells the daemon that this process lives, and lets go of what it has closed. True when there is more to let go of,
     /// so that the daemon should hear of it soon.
     mutating func renew(deadline: UInt64) throws(ClientError) -> Bool {
-        var unmapped: [UInt32] = []
-        for id in Array(closing.keys) {
-            // Nobody else refers to it: dropping it unmaps it.
-            guard isKnownUniquelyReferenced(&closing[id]) else { continue }
-            closing[id] = nil
-            unmapped.append(id)
+        var dropped: Set<UInt32> = []
+        for index in closing.indices.reversed() where isKnownUniquelyReferenced(&closing[index]) {
+            dropped.insert(closing.remove(at: index).region.id)
         }
-        let body = try call(.renew, NumberList.body(unmapped), deadline: deadline)
+        // Told once nothing of a region is mapped any more.
+        let unmapped = dropped.filter { id in regions[id] == nil && !closing.contains { $0.region.id == id } }
+        let body = try call(.renew, NumberList.body(Array(unmapped)), deadline: deadline)
         guard let closed = NumberList.uint32s(body) else {
             throw ClientError(.protocolError, "the answer to a renewal is not understood")
         }
         for id in closed {
-            if let region = regions.removeValue(forKey: id) { closing[id] = region }
+            if let region = regions.removeValue(forKey: id) { closing.append(region) }
         }
         return !closing.isEmpty
     }

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import KVStore
 internal import Synchronization
 
@@ -27,12 +28,23 @@ final class ConnectionGate: @unchecked Sendable {
     private(set) var namespaces: [OpenedNamespace] = []
     /// Rises with every connection: a lease of an earlier one must not be released on this one.
     private(set) var epoch: UInt64 = 0
-    private var isClosed = false
+    private let isClosed = Atomic(false)
+    /// A child of `fork` shares the socket with its parent, and would take answers that are its parent's.
+    private let processID = getpid()
     private var leaseNanoseconds: UInt64 = 0
     /// What the last connection had mapped, and the daemon that it belonged to.
-    private var former: (daemonID: UInt64, regions: [UInt32: MappedRegion]) = (0, [:])
+    private var former: (daemonID: UInt64, regions: [MappedRegion]) = (0, [])
     private var daemonID: UInt64 = 0
-    private let pendingReleases = Mutex<(epoch: UInt64, ids: [UInt64])>((0, []))
+    /// What is given back and was not told yet, of one connection.
+    private struct Returns {
+        var epoch: UInt64 = 0
+        var leases: [UInt64] = []
+        var reservations: [UInt64] = []
+        var isEmpty: Bool { leases.isEmpty && reservations.isEmpty }
+    }
+    private let pendingReturns = Mutex(Returns())
+    /// Ids in one frame, far below what a body may hold.
+    private static let returnsPerFrame = 4096
 
     init(path: String, options: ClientOptions) {
         self.path = path
@@ -56,23 +68,29 @@ final class ConnectionGate: @unchecked Sendable {
 
     private func letGo() { isHeld.update { $0 = false } }
 
+    /// Ends holding, with what others left to be done because the gate was held.
+    private func leave() {
+        if isClosed.load(ordering: .acquiring) { connection = nil }
+        letGo()
+        flushReturns()
+    }
+
     /// Runs `body` on the connection. An error that is no refusal ends the connection.
     func with<Result>(
         deadline: UInt64,
         _ body: (inout ClientConnection, ConnectionGate) throws(ClientError) -> Result
     ) throws(ClientError) -> Result {
+        guard getpid() == processID else {
+            throw ClientError(.connectionLost, "this process was forked; make a client of its own for it")
+        }
         guard hold(until: deadline) else {
             throw ClientError(.timeout, "another call of this process keeps the daemon busy")
         }
-        defer {
-            letGo()
-            // Who gave a lease back meanwhile found the gate held, and left.
-            if pendingReleases.withLock({ !$0.ids.isEmpty }) { flushReleases() }
-        }
+        defer { leave() }
         try connect(deadline: deadline)
         do throws(ClientError) {
             let result = try body(&connection!, self)
-            try sendReleases()
+            try sendReturns()
             return result
         } catch {
             if error.status == nil || error.code == .protocolError { drop(error) }
@@ -90,7 +108,7 @@ final class ConnectionGate: @unchecked Sendable {
     }
 
     private func connect(deadline: UInt64) throws(ClientError) {
-        if isClosed { throw ClientError(.connectionLost, "the client was closed") }
+        if isClosed.load(ordering: .acquiring) { throw ClientError(.connectionLost, "the client was closed") }
         if connection != nil { return }
         guard monotonicNanoseconds() >= retryAt else { throw lastError }
         do throws(ClientError) {
@@ -101,7 +119,7 @@ final class ConnectionGate: @unchecked Sendable {
             }
             daemonID = fresh.hello.daemonID
             if former.daemonID == daemonID { fresh.adopt(former.regions) }
-            former = (0, [:])
+            former = (0, [])
             connection = consume fresh
         } catch {
             drop(error)
@@ -164,32 +182,45 @@ final class ConnectionGate: @unchecked Sendable {
         return id
     }
 
-    // MARK: Releases
+    // MARK: Giving back
 
     /// Gives a lease back, now if nobody else is talking to the daemon, else with the end of that call.
-    func release(_ leaseID: UInt64, epoch: UInt64) {
-        pendingReleases.withLock { pending in
-            if pending.epoch != epoch { pending = (epoch, []) }
-            pending.ids.append(leaseID)
+    func release(_ leaseID: UInt64, epoch: UInt64) { giveBack(epoch) { $0.leases.append(leaseID) } }
+
+    /// Gives a reservation back that was not committed, likewise.
+    func abandon(_ reservationID: UInt64, epoch: UInt64) { giveBack(epoch) { $0.reservations.append(reservationID) } }
+
+    private func giveBack(_ epoch: UInt64, _ append: (inout Returns) -> Void) {
+        pendingReturns.withLock { pending in
+            // Those of an earlier connection ended with it.
+            if epoch < pending.epoch { return }
+            if epoch > pending.epoch { pending = Returns(epoch: epoch) }
+            append(&pending)
         }
-        flushReleases()
+        flushReturns()
     }
 
-    private func flushReleases() {
-        while pendingReleases.withLock({ !$0.ids.isEmpty }), hold(until: 0) {
-            do throws(ClientError) { try sendReleases() } catch { drop(error) }
+    private func flushReturns() {
+        guard getpid() == processID else { return }
+        while pendingReturns.withLock({ !$0.isEmpty }), hold(until: 0) {
+            do throws(ClientError) { try sendReturns() } catch { drop(error) }
+            if isClosed.load(ordering: .acquiring) { connection = nil }
             letGo()
         }
     }
 
-    private func sendReleases() throws(ClientError) {
-        let (leaseEpoch, ids) = pendingReleases.withLock { pending in
-            defer { pending.ids = [] }
+    private func sendReturns() throws(ClientError) {
+        let returns = pendingReturns.withLock { pending in
+            defer { pending = Returns(epoch: pending.epoch) }
             return pending
         }
-        // Those of an earlier connection ended with it.
-        guard !ids.isEmpty, leaseEpoch == epoch, connection != nil else { return }
-        try connection!.send(.release, NumberList.body(ids), deadline: deadline())
+        guard !returns.isEmpty, returns.epoch == epoch, connection != nil else { return }
+        let deadline = deadline()
+        for start in stride(from: 0, to: returns.leases.count, by: Self.returnsPerFrame) {
+            let end = min(start + Self.returnsPerFrame, returns.leases.count)
+            try connection!.send(.release, NumberList.body(Array(returns.leases[start..<end])), deadline: deadline)
+        }
+        for id in returns.reservations { try connection!.send(.abandon, NumberList.body(id), deadline: deadline) }
     }
 
     // MARK: Signs of life
@@ -199,10 +230,7 @@ final class ConnectionGate: @unchecked Sendable {
     func renew() -> UInt64 {
         let idle: UInt64 = 500_000_000
         guard hold(until: monotonicNanoseconds() + 1_000_000) else { return 20_000_000 }
-        defer {
-            letGo()
-            if pendingReleases.withLock({ !$0.ids.isEmpty }) { flushReleases() }
-        }
+        defer { leave() }
         guard connection != nil else { return idle }
         do throws(ClientError) {
             let hasMore = try connection!.renew(deadline: deadline())
@@ -213,10 +241,9 @@ final class ConnectionGate: @unchecked Sendable {
         }
     }
 
+    /// Ends the connection: at once, or when the call that is using it ends.
     func close() {
-        _ = hold(until: deadline())
-        isClosed = true
-        connection = nil
-        letGo()
+        isClosed.store(true, ordering: .releasing)
+        if hold(until: deadline()) { leave() }
     }
 }

@@ -207,20 +207,22 @@ extension RemoteCore: LeaseOwner, ReservationOwner {
     func commit(_ blocks: [ReservedBlock], digests: [UInt64]?, blockByteCount: Int, token: UInt64) -> Int {
         guard let record = takeReservation(token) else { return 0 }
         let deadline = gate.deadline()
-        let visible = try? gate.with(deadline: deadline) { (connection, gate) throws(ClientError) -> UInt64? in
-            guard gate.epoch == record.epoch else { return nil }
-            let body = NumberList.body(record.reservationID)
-            return NumberList.uint64(try connection.call(.commit, body, deadline: deadline))
+        do throws(ClientError) {
+            let visible = try gate.with(deadline: deadline) { (connection, gate) throws(ClientError) -> UInt64? in
+                guard gate.epoch == record.epoch else { return nil }
+                let body = NumberList.body(record.reservationID)
+                return NumberList.uint64(try connection.call(.commit, body, deadline: deadline))
+            }
+            return Int(clamping: visible ?? 0)
+        } catch {
+            // Perhaps it was never sent; if it was, there is nothing left to give back.
+            gate.abandon(record.reservationID, epoch: record.epoch)
+            return 0
         }
-        return Int(clamping: (visible ?? nil) ?? 0)
     }
 
     func abandon(_ blocks: [ReservedBlock], token: UInt64) {
         guard let record = takeReservation(token) else { return }
-        let deadline = gate.deadline()
-        try? gate.with(deadline: deadline) { (connection, gate) throws(ClientError) in
-            guard gate.epoch == record.epoch else { return }
-            try connection.send(.abandon, NumberList.body(record.reservationID), deadline: deadline)
-        }
+        gate.abandon(record.reservationID, epoch: record.epoch)
     }
 }

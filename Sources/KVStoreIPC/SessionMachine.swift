@@ -44,7 +44,9 @@ package struct SessionMachine: Sendable {
     private var state = State.awaitingHello
     /// The namespaces of this session by their wire number, with the size of their blocks.
     private var blockByteCounts: [UInt32: Int] = [:]
-    private var leases: Set<UInt64> = []
+    /// Blocks under each lease.
+    private var leases: [UInt64: Int] = [:]
+    private var leasedBlockCount = 0
     private var reservations: Set<UInt64> = []
     /// Whether the client takes descriptors.
     package private(set) var takesDescriptors = false
@@ -165,8 +167,11 @@ package struct SessionMachine: Sendable {
             (.draining, "the daemon is shutting down")
         case .openNamespace where blockByteCounts.count >= WireLimits.namespaces:
             (.limitReached, "a connection opens at most \(WireLimits.namespaces) namespaces")
-        case .acquire where leases.count >= WireLimits.leases:
-            (.limitReached, "a connection holds at most \(WireLimits.leases) leases")
+        case .acquire where leases.count >= WireLimits.leases || leasedBlockCount >= WireLimits.leasedBlocks:
+            (
+                .limitReached,
+                "a connection holds at most \(WireLimits.leases) leases on \(WireLimits.leasedBlocks) blocks"
+            )
         case .reserve where reservations.count >= WireLimits.reservations:
             (.limitReached, "a connection holds at most \(WireLimits.reservations) reservations")
         case .acquire where !takesDescriptors, .reserve where !takesDescriptors:
@@ -189,11 +194,21 @@ package struct SessionMachine: Sendable {
         blockByteCounts[namespaceID] = blockByteCount
     }
 
-    package mutating func leased(_ id: UInt64) { leases.insert(id) }
+    package mutating func leased(_ id: UInt64, blockCount: Int) {
+        leases[id] = blockCount
+        leasedBlockCount += blockCount
+    }
+
     package mutating func reserved(_ id: UInt64) { reservations.insert(id) }
 
     /// Of the ids a client wants to give back, those that are its own.
-    package mutating func released(_ ids: [UInt64]) -> [UInt64] { ids.filter { leases.remove($0) != nil } }
+    package mutating func released(_ ids: [UInt64]) -> [UInt64] {
+        ids.filter { id in
+            guard let blockCount = leases.removeValue(forKey: id) else { return false }
+            leasedBlockCount -= blockCount
+            return true
+        }
+    }
 
     /// Whether the reservation was this session's. It is not any more.
     package mutating func endReservation(_ id: UInt64) -> Bool { reservations.remove(id) != nil }
@@ -201,9 +216,10 @@ package struct SessionMachine: Sendable {
     /// Every lease and reservation ends: the client is gone, or was silent for too long.
     package mutating func endAll() -> (leases: Set<UInt64>, reservations: Set<UInt64>) {
         defer {
-            leases = []
+            leases = [:]
+            leasedBlockCount = 0
             reservations = []
         }
-        return (leases, reservations)
+        return (Set(leases.keys), reservations)
     }
 }

@@ -83,6 +83,8 @@ package enum WireLimits {
     package static let namespaces = 64
     /// Leases of one session.
     package static let leases = 65_536
+    /// Blocks under all leases of one session: what is noted of each lies outside the cap. A little more with the last.
+    package static let leasedBlocks = 262_144
     /// Reservations of one session.
     package static let reservations = 64
     /// Descriptors in one event; the kernel allows 253.

@@ -157,15 +157,20 @@ struct SessionMachineTests {
         #expect(machine.receive(.openNamespace, Self.body(.openNamespace)).status == .limitReached)
         for id in 0..<UInt64(WireLimits.reservations) { machine.reserved(id) }
         #expect(machine.receive(.reserve, Self.prefix.body).status == .limitReached)
-        for id in 0..<UInt64(WireLimits.leases) { machine.leased(id) }
+        for id in 0..<UInt64(WireLimits.leases) { machine.leased(id, blockCount: 1) }
         #expect(machine.receive(.acquire, Self.prefix.body).status == .limitReached)
+        _ = machine.endAll()
+        #expect(machine.receive(.acquire, Self.prefix.body).isPerform)
+        machine.leased(1, blockCount: WireLimits.leasedBlocks)
+        #expect(machine.receive(.acquire, Self.prefix.body).status == .limitReached)
+        #expect(machine.released([1]) == [1] && machine.receive(.acquire, Self.prefix.body).isPerform)
         #expect(machine.receive(.match, Self.prefix.body).isPerform)
     }
 
     @Test func `Only what is the session's own can be given back`() {
         var machine = Self.ready(Self.tenant)
-        machine.leased(5)
-        machine.leased(6)
+        machine.leased(5, blockCount: 1)
+        machine.leased(6, blockCount: 1)
         machine.reserved(9)
         #expect(machine.released([4, 5, 5, 7]) == [5])
         #expect(machine.receive(.commit, NumberList.body(8 as UInt64)).status == .notFound)

@@ -64,7 +64,7 @@ extension SessionHandler {
         guard let box else { return reply(AcquireReply(leaseID: 0, places: [], tiers: []).body) }
         lastID += 1
         leases[lastID] = box
-        machine.leased(lastID)
+        machine.leased(lastID, blockCount: box.count)
         announce(box.places.map(\.regionID))
         reply(
             AcquireReply(
@@ -101,7 +101,8 @@ extension SessionHandler {
     func renew(_ unmapped: [UInt32]) {
         let mine = unmapped.filter { sharedRegions.remove($0) != nil }
         server.store.unshare(regionIDs: mine)
-        if let peer { server.processes.unmapped(peer, unmapped.filter { !mine.contains($0) }) }
+        // Those of its earlier connections too: the client says so when nothing of a region is mapped any more.
+        if let peer { server.processes.unmapped(peer, unmapped) }
         reply(NumberList.body(sharedRegions.isEmpty ? [] : server.store.closedRegions(among: sharedRegions)))
     }
 

@@ -327,8 +327,9 @@ final class SessionHandler: ChannelDuplexHandler {
         let ended = machine.endAll()
         server.counters.expiredLeases.increment(by: ended.leases.count)
         for id in ended.leases { leases[id] = nil }
-        for id in ended.reservations { endReservation(id) }
         server.logger.info("a client was silent for too long; \(ended.leases.count) leases ended")
+        // It may go on writing where it was told to: that place must be nobody else's on this connection.
+        if !ended.reservations.isEmpty { close() }
     }
 }
 

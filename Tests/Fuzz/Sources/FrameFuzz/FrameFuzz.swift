@@ -70,7 +70,7 @@ private func perform(
             machine.opened(namespaceID: UInt32(machine.namespaceCount), blockByteCount: 64)
         }
     case .acquire:
-        machine.leased(nextID)
+        machine.leased(nextID, blockCount: 1)
         nextID += 1
     case .reserve:
         machine.reserved(nextID)
