@@ -168,7 +168,7 @@ final class OurClient: @unchecked Sendable {
     private var copy: [UInt8]
     private var source: [UInt8]
     /// Larger than the caches.
-    private lazy var cold = [UInt8](repeating: 3, count: 256 << 20)
+    private var cold: [UInt8] = []
 
     init(_ socketPath: String, blockByteCount: Int) throws {
         self.blockByteCount = blockByteCount
@@ -243,6 +243,7 @@ final class OurClient: @unchecked Sendable {
     /// Median of a copy to memory that was not used for long, as a slot's is, from memory that was just written, as
     /// staging is.
     func measureCopy() -> Double {
+        if cold.isEmpty { cold = [UInt8](repeating: 3, count: 256 << 20) }
         var offset = 0
         let values = (0..<operationCount).map { _ in
             offset = offset + 2 * blockByteCount > cold.count ? 0 : offset + blockByteCount
