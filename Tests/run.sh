@@ -22,14 +22,18 @@ export SWIFT_BACKTRACE=enable=no
 flags=(-c release -Xswiftc -enable-testing --scratch-path "${KVSTORE_BUILD_PATH:-.build-tests}")
 swift build "${flags[@]}" --build-tests
 
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+
 if ! $full; then
-    swift test "${flags[@]}" --skip-build
-    exit
+    # Hundreds of lines follow a failure; whoever looks at the end of the output must see it there.
+    swift test "${flags[@]}" --skip-build 2>&1 | tee "$log" && exit
+    echo "What failed:"
+    grep -A 3 '^✘.*recorded an issue' "$log" || tail -n 20 "$log"
+    exit 1
 fi
 
 # The crash and damage tests first and alone: they are what the table is about.
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
 export KVSTORE_FULL=1
 swift test "${flags[@]}" --skip-build --filter IntegrationTests 2>&1 | tee "$log"
 {

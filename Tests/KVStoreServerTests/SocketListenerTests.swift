@@ -38,6 +38,14 @@ private func leaveDeadSocket(_ path: String) throws {
         next.close()
     }
 
+    @Test func `a path is free once its listener closed though a child was just forked`() throws {
+        let listener = try SocketListener(path: path, mode: 0o600)
+        try withInheritedDescriptor(of: path + ".lock") {
+            listener.close()
+            try SocketListener(path: path, mode: 0o600).close()
+        }
+    }
+
     @Test func `a path that a daemon holds is refused and its socket stays`() throws {
         let listener = try SocketListener(path: path, mode: 0o660)
         #expect(message { try SocketListener(path: path, mode: 0o660) }.contains("a daemon already holds"))

@@ -16,6 +16,19 @@ public final class TemporaryDirectory {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
+/// Runs a piece of code while there is another copy of the descriptor that this process has on a file: what a child has
+/// that was forked and did not exec yet.
+public func withInheritedDescriptor<Result>(of path: String, _ body: () throws -> Result) throws -> Result {
+    let names = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
+    let held = names.compactMap(Int32.init).first {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)")) == path
+    }
+    let copy = dup(held ?? -1)
+    precondition(copy >= 0, "\(path) is not open")
+    defer { close(copy) }
+    return try body()
+}
+
 /// SplitMix64: the same numbers for the same seed, everywhere.
 public struct SeededRandom: RandomNumberGenerator {
     private var state: UInt64

@@ -21,6 +21,8 @@ final class StoreDirectory: Sendable {
 
     let path: String
     private let lockDescriptor: Mutex<Int32>
+    /// The process that took the lock.
+    private let owner: pid_t
 
     var databasePath: String { path + "/db" }
     var incomingPath: String { path + "/incoming" }
@@ -53,6 +55,7 @@ final class StoreDirectory: Sendable {
         }
         self.path = trimmed
         lockDescriptor = Mutex(descriptor)
+        owner = getpid()
     }
 
     deinit { release() }
@@ -63,7 +66,11 @@ final class StoreDirectory: Sendable {
     /// Lets others take the directory. Idempotent.
     func release() {
         lockDescriptor.withLock { descriptor in
-            if descriptor >= 0 { close(descriptor) }
+            guard descriptor >= 0 else { return }
+            // Closing alone gives the lock back only once every copy is closed, and a child that this process forks has
+            // one until it execs. The child itself must not take its parent's lock away.
+            if getpid() == owner { _ = flock(descriptor, LOCK_UN) }
+            close(descriptor)
             descriptor = -1
         }
     }

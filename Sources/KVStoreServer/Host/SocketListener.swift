@@ -113,6 +113,8 @@ package final class SocketListener: Sendable {
             // A C string that lives for the call.
             unsafe _ = unlink(path)
         }
+        // Closing alone gives the path free only once every copy is closed, and a child that is being started has one.
+        _ = flock(lockDescriptor, LOCK_UN)
         Glibc.close(lockDescriptor)
     }
 

@@ -1,4 +1,5 @@
 import Foundation
+import KVStoreTestSupport
 import Testing
 
 @testable import KVStore
@@ -94,6 +95,14 @@ import Testing
         try input.fileHandleForWriting.close()
         process.waitUntilExit()
         #expect(try scratch.open().blocks() == [])
+    }
+
+    @Test func `is free once it is closed though a child was just forked`() throws {
+        let log = try scratch.open()
+        try withInheritedDescriptor(of: scratch.store + "/kvstore.lock") {
+            log.close()
+            try scratch.open().close()
+        }
     }
 
     @Test func `under a file is a configuration mistake`() throws {
