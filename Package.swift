@@ -75,6 +75,8 @@ let package = Package(
             name: "KVStoreBench",
             dependencies: [
                 "KVStore", "KVStoreIPC", "KVStoreServer", "CRocksDB",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -89,6 +91,7 @@ let package = Package(
                 "KVStoreServer", "KVStoreIPC", "KVStoreTestSupport",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),

@@ -7,15 +7,28 @@ extension BlockStore {
     ///
     /// `memoryBytes` bounds the tenant's regions: at the quota a tenant evicts its own coldest blocks and nobody else's.
     /// `diskBytes` bounds the records of its blocks on disk: its own coldest go, and what finds no room even so stays in
-    /// memory until it is evicted, counted as `quotaRefusedBlocks`. Nothing is set aside: whether the quotas of all
-    /// tenants fit under the caps is the caller's to check.
+    /// memory until it is evicted, counted as `quotaRefusedBlocks`. `leasedBytes` bounds the slots that the tenant's
+    /// leases hold, each counted once however many hold it: a lookup that would need more ends there, counted as
+    /// `missesWithoutSlot`. Nothing is set aside: whether the quotas of all tenants fit under the caps is the caller's to
+    /// check.
     ///
     /// A quota that is lowered is reached bit by bit: a region that is leased, or holds blocks that wait for the disk,
     /// goes later. May hold the caller for as long as it takes to give up what is above the disk quota.
-    public func setQuota(tenant: String, memoryBytes: Int?, diskBytes: Int?) {
-        precondition(memoryBytes ?? 0 >= 0 && diskBytes ?? 0 >= 0, "a quota is not negative")
+    public func setQuota(tenant: String, memoryBytes: Int?, diskBytes: Int?, leasedBytes: Int? = nil) {
+        precondition(
+            memoryBytes ?? 0 >= 0 && diskBytes ?? 0 >= 0 && leasedBytes ?? 0 >= 0,
+            "a quota is not negative"
+        )
         let hash = NamespaceIdentity.tenantHash(of: tenant)
-        core.with { $0.setQuota(tenant: hash, name: tenant, memoryBytes: memoryBytes, diskBytes: diskBytes) }
+        core.with { core in
+            core.setQuota(
+                tenant: hash,
+                name: tenant,
+                memoryBytes: memoryBytes,
+                diskBytes: diskBytes,
+                leasedBytes: leasedBytes
+            )
+        }
         // In turns short enough for a lookup to wait for.
         while core.with({ $0.trimToQuota(tenant: hash, diskBlockLimit: 512) }) {}
         disk?.nudge()

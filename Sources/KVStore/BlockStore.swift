@@ -293,6 +293,16 @@ public final class BlockStore: BlockCache {
         return disk.flush()
     }
 
+    /// As `flush()`, of one tenant's blocks; what others stored is left to the write-back and not counted.
+    public func flush(tenant: String) -> FlushResult {
+        let hash = NamespaceIdentity.tenantHash(of: tenant)
+        guard let disk else {
+            let refused = core.with { $0.durableBlocks(ofTenant: hash).refused }
+            return FlushResult(durableBlocks: 0, refusedBlocks: refused, reason: "the store has no disk tier")
+        }
+        return disk.flush(tenant: hash)
+    }
+
     private func flushWithoutDisk() -> FlushResult {
         FlushResult(
             durableBlocks: 0,

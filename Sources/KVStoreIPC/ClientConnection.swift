@@ -29,13 +29,14 @@ struct ClientConnection: ~Copyable {
     private(set) var staging: MappedRegion?
     private var nextRequestID: UInt32 = 1
 
-    /// Connects and says hello.
-    static func open(path: String, options: ClientOptions) throws(ClientError) -> ClientConnection {
-        let limit = UInt64(max(0.001, options.timeoutSeconds) * 1e9)
+    /// Connects and says hello, all before `deadline`, and however late that is, within the time for one answer.
+    static func open(path: String, options: ClientOptions, deadline: UInt64) throws(ClientError) -> ClientConnection {
+        let now = monotonicNanoseconds()
+        let limit = min(UInt64(max(0.001, options.timeoutSeconds) * 1e9), deadline > now ? deadline - now : 0)
         var connection = ClientConnection(try UnixSocket(path: path, timeoutNanoseconds: limit))
         let name = options.name.isEmpty ? "kvstore client" : options.name
         let request = HelloRequest(name: name, token: options.token)
-        let body = try connection.call(.hello, request.body, deadline: monotonicNanoseconds() + limit)
+        let body = try connection.call(.hello, request.body, deadline: now + limit)
         guard let reply = HelloReply(body), reply.version == 1 else {
             throw ClientError(.protocolError, "the daemon's hello is not understood; are both of one version?")
         }

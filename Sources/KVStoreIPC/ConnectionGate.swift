@@ -90,7 +90,7 @@ final class ConnectionGate: @unchecked Sendable {
         try connect(deadline: deadline)
         do throws(ClientError) {
             let result = try body(&connection!, self)
-            try sendReturns()
+            try sendReturns(deadline: deadline)
             return result
         } catch {
             if error.status == nil || error.code == .protocolError { drop(error) }
@@ -112,7 +112,7 @@ final class ConnectionGate: @unchecked Sendable {
         if connection != nil { return }
         guard monotonicNanoseconds() >= retryAt else { throw lastError }
         do throws(ClientError) {
-            var fresh = try ClientConnection.open(path: path, options: options)
+            var fresh = try ClientConnection.open(path: path, options: options, deadline: deadline)
             leaseNanoseconds = UInt64(fresh.hello.leaseMilliseconds) * 1_000_000
             for index in namespaces.indices {
                 namespaces[index].wireID = try reopen(namespaces[index], &fresh, deadline)
@@ -203,19 +203,18 @@ final class ConnectionGate: @unchecked Sendable {
     private func flushReturns() {
         guard getpid() == processID else { return }
         while pendingReturns.withLock({ !$0.isEmpty }), hold(until: 0) {
-            do throws(ClientError) { try sendReturns() } catch { drop(error) }
+            do throws(ClientError) { try sendReturns(deadline: deadline()) } catch { drop(error) }
             if isClosed.load(ordering: .acquiring) { connection = nil }
             letGo()
         }
     }
 
-    private func sendReturns() throws(ClientError) {
+    private func sendReturns(deadline: UInt64) throws(ClientError) {
         let returns = pendingReturns.withLock { pending in
             defer { pending = Returns(epoch: pending.epoch) }
             return pending
         }
         guard !returns.isEmpty, returns.epoch == epoch, connection != nil else { return }
-        let deadline = deadline()
         for start in stride(from: 0, to: returns.leases.count, by: Self.returnsPerFrame) {
             let end = min(start + Self.returnsPerFrame, returns.leases.count)
             try connection!.send(.release, NumberList.body(Array(returns.leases[start..<end])), deadline: deadline)

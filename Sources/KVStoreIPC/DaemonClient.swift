@@ -32,7 +32,7 @@ public final class DaemonClient: Sendable {
     /// Removes all blocks of a tenant from every tier; of the caller's own when nil. Returns how many.
     public func purge(tenant: String?) throws(ClientError) -> Int {
         var writer = WireWriter()
-        writer.append(prefixed: (tenant ?? "").utf8.prefix(4096))
+        writer.append(text: tenant ?? "", limit: 4096)
         guard let count = NumberList.uint64(try call(.purge, writer.bytes, slow: true)) else {
             throw Self.notUnderstood
         }

@@ -106,7 +106,7 @@ public struct DaemonInfo: Sendable, Codable, Hashable {
     public var protocolErrors = 0
     /// Leases that ended because their client was silent for too long.
     public var expiredLeases = 0
-    /// Clients whose process ended with leases or reservations open.
+    /// Connections that ended with leases or reservations open, as when a client is killed.
     public var diedClients = 0
     /// Memory of the connections' staging regions.
     public var stagingBytes = 0

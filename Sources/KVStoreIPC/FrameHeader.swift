@@ -113,7 +113,7 @@ package struct Frame: Hashable, Sendable {
             .hello,
             requestID: requestID,
             status: status,
-            body: Array(message.utf8.prefix(WireLimits.messageByteCount))
+            body: Array(WireWriter.cut(message, limit: WireLimits.messageByteCount))
         )
         frame.header.verb = verb
         return frame

@@ -39,7 +39,7 @@ package struct HelloRequest: Hashable, Sendable {
         writer.append(lowestVersion)
         writer.append(highestVersion)
         writer.append(features)
-        writer.append(prefixed: name.utf8.prefix(WireLimits.nameByteCount))
+        writer.append(text: name, limit: WireLimits.nameByteCount)
         writer.append(prefixed: token)
         return writer.bytes
     }
@@ -447,7 +447,7 @@ package struct FlushReply: Hashable, Sendable {
         var writer = WireWriter()
         writer.append(durableBlocks)
         writer.append(refusedBlocks)
-        writer.append(prefixed: reason.utf8.prefix(WireLimits.messageByteCount))
+        writer.append(text: reason, limit: WireLimits.messageByteCount)
         return writer.bytes
     }
 }

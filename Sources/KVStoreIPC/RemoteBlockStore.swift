@@ -13,6 +13,8 @@ internal import Synchronization
 /// another version is a miss, and is looked for again in the background of later calls. Only `namespace` throws then,
 /// because without the daemon there are no keys (it mixes a secret into them that never leaves it).
 ///
+/// Of a prompt of more than 131,000 blocks only the first that many are asked for, stored or removed.
+///
 /// Any thread may call; calls of one `RemoteBlockStore` go over one connection, one after the other.
 public final class RemoteBlockStore: BlockCache {
     private let core: RemoteCore
@@ -40,8 +42,9 @@ public final class RemoteBlockStore: BlockCache {
         sent.salt = []
         let encoding = sent.canonicalEncoding
         do throws(ClientError) {
-            return try core.gate.with(deadline: core.gate.deadline()) { (connection, gate) throws(ClientError) in
-                let body = try connection.call(.openNamespace, encoding, deadline: gate.deadline())
+            let deadline = core.gate.deadline()
+            return try core.gate.with(deadline: deadline) { (connection, gate) throws(ClientError) in
+                let body = try connection.call(.openNamespace, encoding, deadline: deadline)
                 guard let reply = NamespaceReply(body), reply.blockByteCount == UInt64(sent.blockByteCount) else {
                     throw ClientError(.protocolError, "the answer to a namespace is not understood")
                 }

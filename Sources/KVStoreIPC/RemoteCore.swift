@@ -83,7 +83,9 @@ final class RemoteCore: Sendable {
         argument: UInt32 = 0,
         payload: [UInt8] = []
     ) throws(ClientError) -> PrefixRequest {
-        PrefixRequest(
+        // More keys than a frame has room for: what leads is still a prefix.
+        let prefix = prefix.first(WireLimits.keysPerRequest)
+        return PrefixRequest(
             namespaceID: try gate.wireID(prefix.namespace),
             flags: flags,
             argument: argument,

@@ -104,23 +104,20 @@ struct UnixSocket: ~Copyable {
         if bufferEnd - bufferStart >= count { return takeBuffered(count) }
         var bytes = takeBuffered(bufferEnd - bufferStart)
         // A long body goes where it belongs; everything else through the buffer, with what follows it.
+        if count - bytes.count >= buffer.count {
+            var filled = bytes.count
+            bytes.append(contentsOf: repeatElement(0, count: count - filled))
+            while filled < count { filled += try receiveSome(into: &bytes, from: filled, deadline: deadline) }
+        }
         while bytes.count < count {
-            let missing = count - bytes.count
-            if missing >= buffer.count {
-                let filled = bytes.count
-                bytes.append(contentsOf: repeatElement(0, count: missing))
-                let got = try receiveSome(into: &bytes, from: filled, deadline: deadline)
-                bytes.removeLast(missing - got)
-            } else {
-                (bufferStart, bufferEnd) = (0, 0)
-                var room = [UInt8]()
-                swap(&room, &buffer)
-                defer { swap(&room, &buffer) }
-                bufferEnd = try receiveSome(into: &room, from: 0, deadline: deadline)
-                let taken = min(missing, bufferEnd)
-                bytes.append(contentsOf: room[..<taken])
-                bufferStart = taken
-            }
+            (bufferStart, bufferEnd) = (0, 0)
+            var room = [UInt8]()
+            swap(&room, &buffer)
+            defer { swap(&room, &buffer) }
+            bufferEnd = try receiveSome(into: &room, from: 0, deadline: deadline)
+            let taken = min(count - bytes.count, bufferEnd)
+            bytes.append(contentsOf: room[..<taken])
+            bufferStart = taken
         }
         return bytes
     }

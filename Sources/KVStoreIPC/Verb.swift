@@ -75,6 +75,8 @@ package enum Verb: UInt16, CaseIterable, Sendable {
 package enum WireLimits {
     /// A request that names a prompt: a 128k-token prompt takes 512 KiB as tokens, 256 KiB as keys of 16-token blocks.
     package static let prefixBodyByteCount = 4 << 20
+    /// Keys of one prompt, with room for what stands before them.
+    package static let keysPerRequest = prefixBodyByteCount / 32 - 8
     /// Any reply: the longest carries a block inline.
     package static let replyByteCount = (1 << 30) + (64 << 10)
     /// Every other request.

@@ -45,13 +45,20 @@ package struct WireReader {
         guard remainingCount >= BlockKey.byteCount, let word0 = uint64(), let word1 = uint64(), let word2 = uint64(),
             let word3 = uint64()
         else { return nil }
-        return BlockKey(word0: word0, word1: word1, word2: word2, word3: word3)
+        let key = BlockKey(word0: word0, word1: word1, word2: word2, word3: word3)
+        return key.isZero ? nil : key
     }
 
-    /// `count` keys; nil unless all are there.
+    /// `count` keys; nil unless all are there and none is all zeros.
     package mutating func keys(_ count: Int) -> [BlockKey]? {
         guard count >= 0, remainingCount / BlockKey.byteCount >= count else { return nil }
-        return (0..<count).map { _ in key()! }
+        var keys: [BlockKey] = []
+        keys.reserveCapacity(count)
+        while keys.count < count {
+            guard let key = key() else { return nil }
+            keys.append(key)
+        }
+        return keys
     }
 
     /// `count` numbers; nil unless all are there.
@@ -78,6 +85,19 @@ package struct WireWriter {
     package mutating func append(prefixed more: some Collection<UInt8>) {
         append(UInt16(more.count))
         bytes.append(contentsOf: more)
+    }
+
+    /// Text with its length before it, cut to at most `limit` bytes between two characters.
+    package mutating func append(text: String, limit: Int) { append(prefixed: Self.cut(text, limit: limit)) }
+
+    /// The first `limit` bytes of a text or some fewer, so that they still are UTF-8.
+    package static func cut(_ text: String, limit: Int) -> ArraySlice<UInt8> {
+        let bytes = Array(text.utf8)
+        guard bytes.count > limit else { return bytes[...] }
+        var end = limit
+        // A byte 10xxxxxx goes on with the character before it.
+        while end > 0, bytes[end] & 0xC0 == 0x80 { end -= 1 }
+        return bytes[..<end]
     }
 
     package mutating func append(_ key: BlockKey) {

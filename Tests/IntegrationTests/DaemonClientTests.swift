@@ -181,7 +181,7 @@ struct DaemonClientTests {
             Issue.record("no hit")
             return
         }
-        kill(daemon.identifier, SIGSTOP)
+        daemon.stop()
         // A call waits for its deadline at most once: after that the client knows, and asks again only now and then.
         for _ in 0..<50 { #expect(Self.hits(cache, prefix) == 0) }
         #expect(cache.store(prefix) { _, _ in } == 0 && cache.match(prefix).count == 0)

@@ -32,6 +32,20 @@ struct MessageTests {
         (.drain, []), (.ping, [1, 2, 3]),
     ]
 
+    @Test func `A key of zeros is no key and a text is cut between characters`() {
+        let zero = BlockKey(word0: 0, word1: 0, word2: 0, word3: 0)
+        for keys in [[zero], Self.keys + [zero]] {
+            let body = PrefixRequest(namespaceID: 3, tokenCount: 8, blocks: .keys(keys)).body
+            #expect(SessionRequest(.match, body) == nil)
+        }
+        #expect(BlockKey(bytes: [UInt8](repeating: 0, count: 32)) == nil)
+        #expect(WireWriter.cut("añb", limit: 4) == [0x61, 0xC3, 0xB1, 0x62])
+        #expect(WireWriter.cut("añb", limit: 2) == [0x61])
+        #expect(WireWriter.cut("😀", limit: 3).isEmpty)
+        let hello = HelloRequest(name: String(repeating: "ñ", count: 64), token: [])
+        #expect(HelloRequest(hello.body)?.name == String(repeating: "ñ", count: 32))
+    }
+
     @Test func `Requests come back as they were`() throws {
         for (verb, body) in Self.requests {
             let request = try #require(SessionRequest(verb, body), "\(verb)")

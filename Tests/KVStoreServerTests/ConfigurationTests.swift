@@ -186,4 +186,48 @@ private let otherValues = [
             #expect(throws: SettingProblem.self) { try DurationText.parseMilliseconds(wrong) }
         }
     }
+
+    /// To write the table anew, run the tests with KVSTORE_REWRITE_GOLDEN=1.
+    @Test func `the documented table of settings is the table`() throws {
+        var text = """
+            # Settings
+
+            Every setting of `kvstore serve`. A flag wins over a variable, a variable over the YAML file of `--config` (or
+            `KVSTORE_CONFIG`), where the setting has the name in the first column. Sizes are written `4GiB`, times `500ms`
+            or `10s`. `kvstore serve --print-config` shows what holds. SIGHUP takes over what says so in the last column;
+            what else changed waits for the next start, and a file with a mistake changes nothing.
+
+            | setting | flag | variable | default | meaning | SIGHUP |
+            |---|---|---|---|---|---|
+
+            """
+        for setting in Setting.all {
+            text += "| `\(setting.key)` | `\(setting.flag) \(setting.valueName)` | `\(setting.environmentName)` "
+            text += "| `\(setting.defaultText)` | \(setting.help) | \(setting.canReload ? "yes" : "") |\n"
+        }
+        text += """
+
+            `tenants` is a list, in the file only, and taken over by SIGHUP:
+
+            | key of a tenant | meaning |
+            |---|---|
+            | `name` | 1 to 64 letters, digits, `.`, `_` or `-`. |
+            | `uids` | Clients of these user ids are this tenant. |
+            | `tokenFile` | So are clients that send what this file holds. |
+            | `memoryQuota` | Most memory of its blocks; without one it shares what others leave. |
+            | `diskQuota` | The same for their records on disk. |
+
+            With several tenants, one uses at most half of the memory in which blocks are prepared and requests are read; a
+            user other than the daemon's own at most half of `maximumConnections`. Leases hold at most half of what a
+            tenant may have in memory, pins a quarter.
+
+            """
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let url = root.appending(path: "Sources/KVStoreServer/KVStoreServer.docc/Settings.md")
+        if ProcessInfo.processInfo.environment["KVSTORE_REWRITE_GOLDEN"] == "1" {
+            try text.write(to: url, atomically: true, encoding: .utf8)
+        }
+        #expect(try String(contentsOf: url, encoding: .utf8) == text)
+    }
 }

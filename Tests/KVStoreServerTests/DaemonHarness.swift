@@ -68,7 +68,7 @@ final class DaemonHarness: Sendable {
     }
 
     func connection(token: [UInt8] = []) throws -> ClientConnection {
-        try ClientConnection.open(path: path, options: Self.options(token: token))
+        try ClientConnection.open(path: path, options: Self.options(token: token), deadline: farAway)
     }
 
     /// Waits until something holds; the generous limit only turns a hang into a failure.

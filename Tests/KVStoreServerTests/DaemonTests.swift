@@ -99,6 +99,10 @@ import Testing
         #expect(client.pin(prefix, seconds: 1000) == 2)
         #expect(harness.context.pins.byteCount == 8192 && harness.context.store.statistics.leases == 1)
         #expect(client.unpin(prefix) == 2 && client.unpin(prefix) == 0)
+        // A quarter of the memory is what one tenant may pin.
+        let large = storeBlocks(client, try client.namespace(.test(blockBytes: 1 << 20)), [3, 4])
+        let store = harness.context.store
+        #expect(harness.context.pins.pin(large, seconds: 9, tenant: "t", limitBytes: (2 << 20) - 1, in: store) == 0)
         #expect(client.pin(prefix, seconds: 5) == 2)
         harness.context.pins.expire(now: HostClock.monotonicNanoseconds() + 4_000_000_000)
         #expect(harness.context.pins.byteCount == 8192)
@@ -145,6 +149,11 @@ import Testing
         #expect(statistics.tenants.map(\.name) == ["blue"] && statistics.hottest.isEmpty)
         #expect(try plain.namespaces().allSatisfy { $0.tenant == "blue" })
         #expect(try plain.health().reasons.isEmpty)
+        #expect(try plain.flush().refusedBlocks == 0, "blocks of red are nothing that blue may hear of")
+        #expect(one.pin(prefix, seconds: 100) == 2)
+        let unpin = PrefixRequest(namespaceID: opened.namespaceID, tokenCount: 32, blocks: .keys(prefix.keys))
+        #expect(NumberList.uint64(try thief.call(.unpin, unpin.body, deadline: farAway)) == 0)
+        #expect(one.unpin(prefix) == 2)
         #expect(throws: ClientError.self) { try plain.purge(tenant: "red") }
         #expect(throws: ClientError.self) { try plain.drain() }
         #expect(checkBlocks(one, prefix) == 2)

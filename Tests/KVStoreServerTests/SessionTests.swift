@@ -1,6 +1,7 @@
 import Foundation
 import KVStore
 import KVStoreTestSupport
+import NIOEmbedded
 import Testing
 
 @testable import KVStoreIPC
@@ -345,6 +346,49 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         #expect(stored == 9)
         for client in connections { client.close() }
         await harness.stop()
+    }
+}
+
+@Suite struct SharedBudgetTests {
+    @Test func `no tenant gets more than its share and nobody more than all`() {
+        let budget = SharedBudget(capacityBytes: 100)
+        #expect(budget.take(100, for: "a"))
+        budget.setShare(bytes: 50)
+        #expect(!budget.take(1, for: "b") && budget.freeBytes(for: "b") == 0)
+        budget.give(60, for: "a")
+        #expect(budget.freeBytes(for: "b") == 50 && budget.freeBytes(for: "a") == 10)
+        #expect(budget.take(50, for: "b") && !budget.take(1, for: "b"))
+        #expect(budget.take(10, for: "a") && !budget.take(1, for: "a"))
+        budget.give(50, for: "b")
+        budget.give(50, for: "a")
+        #expect(budget.usedBytes == 0)
+        #expect(!budget.take(101, for: "a"))
+    }
+
+    @Test func `where one is always let through the next one waits`() {
+        let budget = SharedBudget(capacityBytes: 100, admitsOneAlways: true)
+        budget.setShare(bytes: 50)
+        #expect(budget.take(1000, for: "a") && !budget.take(1, for: "b"))
+        budget.give(1000, for: "a")
+        #expect(budget.take(51, for: "b") && !budget.take(60, for: "a"))
+    }
+}
+
+@Suite struct ConnectionLimitTests {
+    @Test func `a user gets half of the connections and the daemon's own as many as there are`() throws {
+        let limit = ConnectionLimit(4)
+        func peer(_ user: UInt32) -> PeerCredentials {
+            PeerCredentials(processID: 1, userID: user, groupID: 1, groupIDs: [])
+        }
+        let channels = (0..<6).map { _ in EmbeddedChannel() }
+        let stranger = geteuid() &+ 77
+        #expect(limit.admit(peer(stranger), channels[0]) && limit.admit(peer(stranger), channels[1]))
+        #expect(!limit.admit(peer(stranger), channels[2]))
+        #expect(limit.admit(peer(stranger + 1), channels[2]))
+        for channel in channels[3...4] { #expect(limit.admit(peer(geteuid()), channel)) }
+        #expect(limit.refused == 1)
+        _ = try channels[0].finish()
+        #expect(limit.admit(peer(stranger), channels[5]))
     }
 }
 

@@ -20,6 +20,7 @@ public final class TemporaryDirectory {
 /// that was forked and did not exec yet.
 public func withInheritedDescriptor<Result>(of path: String, _ body: () throws -> Result) throws -> Result {
     let names = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")
+    let path = URL(fileURLWithPath: path).resolvingSymlinksInPath().path
     let held = names.compactMap(Int32.init).first {
         (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)")) == path
     }

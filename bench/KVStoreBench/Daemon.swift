@@ -14,7 +14,8 @@ struct Daemon: ParsableCommand {
 
             A get of ours is acquire and release: the bytes are then readable in place. Redis and memcached copy them to \
             the client, so a row with a copy of every byte stands beside. A put of ours is reserve, fill and commit; \
-            'commit' is the daemon's part alone. The echo is 64 bytes to a thread and back over a Unix socket.
+            'commit' is the daemon's part alone. The echo is 64 bytes to a thread and back over a Unix socket, \
+            and to a server on SwiftNIO, which the daemon is built on, that does nothing else.
             """
     )
     @OptionGroup var output: Output
@@ -33,7 +34,7 @@ struct Daemon: ParsableCommand {
         let rounds = output.pairsGiven ?? 10
         let servers = try ServerSet(memoryBytes: memory.bytes, blockByteCounts: Self.sizes)
         var rows = SampleTable()
-        let echo = try EchoPair()
+        let (echo, loopEcho) = (try Echo.ofThread(), try Echo.ofEventLoop())
         let ours = try Self.sizes.map { try OurClient(servers.ourSockets[$0]!, blockByteCount: $0) }
         // A cache that is at work is full: a put then takes the place of an older block.
         for client in ours { client.fill(byteCount: memory.bytes) }
@@ -43,6 +44,7 @@ struct Daemon: ParsableCommand {
         for round in 0..<rounds {
             output.progress("round \(round + 1) of \(rounds)")
             rows.add("echo of 64 bytes", echo.measure())
+            rows.add("echo of 64 bytes by SwiftNIO", loopEcho.measure())
             for client in ours {
                 let size = ByteCount(client.blockByteCount)
                 let puts = client.measurePuts()
@@ -108,6 +110,7 @@ struct Daemon: ParsableCommand {
         }
         for size in Self.sizes.map({ ByteCount($0) }) {
             compare("hitVsEcho\(size)", "kvstore hit, \(size)", over: "echo of 64 bytes")
+            compare("hitVsEventLoopEcho\(size)", "kvstore hit, \(size)", over: "echo of 64 bytes by SwiftNIO")
             compare("commitSpeedVsMemcpy\(size)", "memcpy, \(size)", over: "kvstore commit, \(size)")
             for rival in servers.rivals.map(\.name) {
                 let title = rival.capitalized

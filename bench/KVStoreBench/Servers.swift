@@ -244,37 +244,3 @@ enum UnixAddress {
         }
     }
 }
-
-/// The least that a round trip over a Unix socket costs: 64 bytes to a thread that sends them back.
-final class EchoPair {
-    private let stream: StreamConnection
-    private var buffer = [UInt8](repeating: 0, count: 64)
-
-    init() throws {
-        var ends: [Int32] = [0, 0]
-        guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0 else {
-            throw BenchError("no socket pair")
-        }
-        stream = StreamConnection(descriptor: ends[0])
-        let far = ends[1]
-        Thread {
-            let other = StreamConnection(descriptor: far)
-            var bytes = [UInt8](repeating: 0, count: 64)
-            while other.receive(64, into: &bytes) { other.send(bytes) }
-        }.start()
-    }
-
-    deinit { stream.close() }
-
-    /// Median of one round trip.
-    func measure() -> Double {
-        let message = [UInt8](repeating: 9, count: 64)
-        let values = (0..<2000).map { _ in
-            Sample.nanoseconds {
-                stream.send(message)
-                precondition(stream.receive(64, into: &buffer))
-            }
-        }
-        return Sample(nanoseconds: values).median
-    }
-}

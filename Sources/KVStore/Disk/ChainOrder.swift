@@ -74,25 +74,44 @@ struct ChainOrder {
 /// Numbers of rows by key: open addressing with linear probing, at most half full.
 ///
 /// A key is a SHA-256, so its first bytes serve as the hash; RocksDB has the rows in their order, which makes filling the
-/// table one walk through memory. A slot holds the row's number + 1 and below that half of another word of the key, so
+/// table one walk through memory. Keys of a client's own making may all begin alike: then the table is filled once more,
+/// by a hash that nobody can foresee. A slot holds the row's number + 1 and below that half of another word of the key, so
 /// that hardly ever a row is looked at in vain; whole keys are compared all the same.
 private struct RowNumbers {
     private var slots: [UInt64]
     private let shift: UInt64
+    private var hash: KeyHash?
 
     init(_ rows: [IndexRow]) {
         let bits = max(4, Int.bitWidth - (2 * rows.count).leadingZeroBitCount)
         shift = UInt64(64 - bits)
         slots = [UInt64](repeating: 0, count: 1 << bits)
+        // Digests need half a step each in a table this empty.
+        if fill(rows, stepLimit: 16 * rows.count + 4096) { return }
+        hash = KeyHash()
+        slots = [UInt64](repeating: 0, count: 1 << bits)
+        _ = fill(rows, stepLimit: .max)
+    }
+
+    /// False when that takes more steps past filled slots than the limit.
+    private mutating func fill(_ rows: [IndexRow], stepLimit: Int) -> Bool {
+        var steps = 0
         for number in rows.indices {
             let key = rows[number].key
             var place = start(of: key)
-            while slots[place] != 0 { place = (place + 1) & (slots.count - 1) }
+            while slots[place] != 0 {
+                place = (place + 1) & (slots.count - 1)
+                steps += 1
+            }
+            if steps > stepLimit { return false }
             slots[place] = UInt64(number + 1) << 32 | key.word1 >> 32
         }
+        return true
     }
 
-    private func start(of key: BlockKey) -> Int { Int(truncatingIfNeeded: key.word0.byteSwapped &>> shift) }
+    private func start(of key: BlockKey) -> Int {
+        Int(truncatingIfNeeded: (hash.map { $0(key) } ?? key.word0.byteSwapped) &>> shift)
+    }
 
     static let root: Int32 = -1
     private static let missing: Int32 = -2

@@ -37,6 +37,8 @@ final class DiskTier: Sendable {
         /// Set by `nudge`: look at the queue.
         var isNudged = false
         var askedFlushes = 0
+        /// Whose blocks the flushes asked for are about; nil for everybody's.
+        var tenantsToFlush: Set<UInt64>? = []
         var doneFlushes = 0
         var askedSpills = 0
         var doneSpills = 0
@@ -114,10 +116,12 @@ final class DiskTier: Sendable {
         }
     }
 
-    func flush() -> FlushResult {
+    /// Writes what is only in memory, of one tenant or of all.
+    func flush(tenant: UInt64? = nil) -> FlushResult {
         let quotaEffects = core.with { $0.diskQuotaEffects }
         let ticket = work.update { work -> Int in
             work.askedFlushes += 1
+            if let tenant { work.tenantsToFlush?.insert(tenant) } else { work.tenantsToFlush = nil }
             return work.askedFlushes
         }
         let reason = work.wait(untilNanoseconds: nil) { work -> String?? in
@@ -125,10 +129,8 @@ final class DiskTier: Sendable {
             return work.state == .stopped ? .some("the store is closed") : nil
         }
         let (durable, refused, isOverQuota) = core.with { core in
-            (
-                core.disk.policy.count - core.disk.queuedBlocks, core.unwrittenBlocks,
-                core.diskQuotaEffects != quotaEffects
-            )
+            let (durable, refused) = core.durableBlocks(ofTenant: tenant)
+            return (durable, refused, core.diskQuotaEffects != quotaEffects)
         }
         let quotaReason = isOverQuota ? "a tenant's disk quota has no room for all of its blocks" : nil
         let why = refused == 0 ? nil : (reason ?? nil) ?? quotaReason ?? "blocks were stored while the flush ran"

@@ -160,11 +160,14 @@ final class DiskWriter {
     }
 
     private func doWork() {
-        let (flushes, spills) = tier.workMonitor.update { ($0.askedFlushes, $0.askedSpills) }
+        let (flushes, spills, tenants) = tier.workMonitor.update { work in
+            defer { work.tenantsToFlush = [] }
+            return (work.askedFlushes, work.askedSpills, work.tenantsToFlush)
+        }
         let isFlush = flushes > tier.workMonitor.update({ $0.doneFlushes })
         if isPaused { return answerWaiters(reason: problem) }
         resumeIfPaused()
-        if isFlush { core.with { _ = $0.enqueueAllResident() } }
+        if isFlush { core.with { _ = $0.enqueueAllResident(ofTenants: tenants) } }
         core.with { $0.shrinkToQuotas() }
         // A region that drains waits for its last blocks, and metadata may wait for that region.
         let isDraining = core.with { $0.slots.hasDrainingRegion }

@@ -55,11 +55,13 @@ struct EntryTable: ~Copyable {
     private var freeHead: EntryID = .none
     private(set) var count = 0
     let capacity: Int
+    private let hash: KeyHash
 
     private static let shardBits = 4
 
-    init(capacity: Int) throws(KVStoreError) {
+    init(capacity: Int, hash: KeyHash = KeyHash()) throws(KVStoreError) {
         self.capacity = capacity
+        self.hash = hash
         entries = try MappedArray(capacity: capacity)
         shards = []
         for _ in 0..<(1 << Self.shardBits) { shards.append(KeyShard()) }
@@ -77,11 +79,12 @@ struct EntryTable: ~Copyable {
         @inline(__always) _modify { yield &entries[Int(id)] }
     }
 
-    private static func shard(of key: BlockKey) -> Int { Int(key.word0 >> (64 - UInt64(shardBits))) }
+    private static func shard(_ hash: UInt64) -> Int { Int(hash >> (64 - UInt64(shardBits))) }
 
     /// The entry of `key`, present or reserved. O(1).
     func find(_ key: BlockKey) -> EntryID? {
-        shards[Self.shard(of: key)].find(key, entries: entries)
+        let start = hash(key)
+        return shards[Self.shard(start)].find(key, start, entries: entries)
     }
 
     /// The entry of `key`, which is likely the newest child of `parent`: along a chain that saves the look-up. O(1).
@@ -106,9 +109,10 @@ struct EntryTable: ~Copyable {
         guard let id = takeID() else { return nil }
         entries[Int(id)] = Entry(key: key, parent: parent, namespace: namespace)
         if parent != .none { linkChild(id, to: parent) }
-        let shard = Self.shard(of: key)
-        shardByteCount += shards[shard].makeRoom(for: 1, entries: entries)
-        shards[shard].insert(key, id: id)
+        let start = hash(key)
+        let shard = Self.shard(start)
+        shardByteCount += shards[shard].makeRoom(for: 1, entries: entries, hash)
+        shards[shard].insert(start, id: id)
         count += 1
         return id
     }
@@ -119,7 +123,7 @@ struct EntryTable: ~Copyable {
         // Parts differ by chance, by less than a fiftieth where it matters.
         let part = newCount / shards.count * 51 / 50 + 16
         guard shards[shard].byteCountWithRoom(for: part) - shards[shard].byteCount <= byteLimit else { return }
-        shardByteCount += shards[shard].makeRoom(for: part, entries: entries)
+        shardByteCount += shards[shard].makeRoom(for: part, entries: entries, hash)
     }
 
     static var shardCount: Int { 1 << shardBits }
@@ -129,7 +133,8 @@ struct EntryTable: ~Copyable {
         let entry = entries[Int(id)]
         precondition(entry.firstChild == .none, "an entry with children stays")
         if entry.parent != .none { unlinkChild(id, from: entry.parent) }
-        shards[Self.shard(of: entry.key)].remove(entry.key, id: id, entries: entries)
+        let start = hash(entry.key)
+        shards[Self.shard(start)].remove(start, id: id, entries: entries, hash)
         self.entries[Int(id)] = Entry(
             key: BlockKey(word0: 0, word1: 0, word2: 0, word3: 0),
             nextSibling: freeHead,
@@ -167,10 +172,33 @@ struct EntryTable: ~Copyable {
     }
 }
 
+/// Where in the table a key belongs. A key is a SHA-256, of which any word would do, if it were not that the daemon's
+/// clients send keys of their own making: without the secret, nobody can make keys that all land in one place.
+struct KeyHash {
+    private let secret: (UInt64, UInt64, UInt64, UInt64)
+
+    init() {
+        var random = SystemRandomNumberGenerator()
+        self.init(secret: (random.next(), random.next(), random.next(), random.next()))
+    }
+
+    init(secret: (UInt64, UInt64, UInt64, UInt64)) { self.secret = secret }
+
+    /// Two products of words that nobody knows, folded: the idea of wyhash. The end is that of MurmurHash 3: without it, an
+    /// unlucky secret leaves few of the low bits to choose a place by.
+    @inline(__always)
+    func callAsFunction(_ key: BlockKey) -> UInt64 {
+        let first = (key.word0 ^ secret.0).multipliedFullWidth(by: key.word1 ^ secret.1)
+        let second = (key.word2 ^ secret.2).multipliedFullWidth(by: key.word3 ^ secret.3)
+        let folded = first.high ^ first.low ^ second.high ^ second.low
+        let mixed = (folded ^ folded &>> 33) &* 0xFF51_AFD7_ED55_8CCD
+        return mixed ^ mixed &>> 33
+    }
+}
+
 /// One shard of the key table: open addressing with linear probing, at most 3/4 full, backward-shift deletion.
 ///
-/// The key is a SHA-256, so a word of it serves as the hash. A slot holds the entry's id + 1; keys are compared in the
-/// entry itself.
+/// A slot holds the entry's id + 1; keys are compared in the entry itself.
 private struct KeyShard {
     private var slots: [UInt32]
     private var used = 0
@@ -179,12 +207,12 @@ private struct KeyShard {
 
     var byteCount: Int { slots.count * MemoryLayout<UInt32>.size }
 
-    func start(of key: BlockKey) -> Int { Int(truncatingIfNeeded: key.word0) & (slots.count - 1) }
+    func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash) & (slots.count - 1) }
     func next(_ position: Int) -> Int { (position + 1) & (slots.count - 1) }
     func id(at position: Int) -> EntryID { slots[position] &- 1 }
 
-    func find(_ key: BlockKey, entries: borrowing MappedArray<Entry>) -> EntryID? {
-        var position = start(of: key)
+    func find(_ key: BlockKey, _ hash: UInt64, entries: borrowing MappedArray<Entry>) -> EntryID? {
+        var position = home(hash)
         while true {
             let id = id(at: position)
             if id == .none { return nil }
@@ -193,8 +221,8 @@ private struct KeyShard {
         }
     }
 
-    mutating func insert(_ key: BlockKey, id: EntryID) {
-        place(key, id)
+    mutating func insert(_ hash: UInt64, id: EntryID) {
+        place(hash, id)
         used += 1
     }
 
@@ -206,27 +234,27 @@ private struct KeyShard {
 
     /// Returns the bytes that it grew by.
     @inline(__always)
-    mutating func makeRoom(for newCount: Int, entries: borrowing MappedArray<Entry>) -> Int {
+    mutating func makeRoom(for newCount: Int, entries: borrowing MappedArray<Entry>, _ hash: KeyHash) -> Int {
         if (used + newCount) * 4 <= slots.count * 3 { return 0 }
         let old = byteCount
-        grow(toCount: byteCountWithRoom(for: newCount) / MemoryLayout<UInt32>.size, entries: entries)
+        grow(toCount: byteCountWithRoom(for: newCount) / MemoryLayout<UInt32>.size, entries: entries, hash)
         return byteCount - old
     }
 
-    private mutating func place(_ key: BlockKey, _ id: EntryID) {
-        var position = start(of: key)
+    private mutating func place(_ hash: UInt64, _ id: EntryID) {
+        var position = home(hash)
         while slots[position] != 0 { position = next(position) }
         slots[position] = id + 1
     }
 
-    private mutating func grow(toCount count: Int, entries: borrowing MappedArray<Entry>) {
+    private mutating func grow(toCount count: Int, entries: borrowing MappedArray<Entry>, _ hash: KeyHash) {
         let old = slots
         slots = [UInt32](repeating: 0, count: count)
-        for slot in old where slot != 0 { place(entries[Int(slot - 1)].key, slot - 1) }
+        for slot in old where slot != 0 { place(hash(entries[Int(slot - 1)].key), slot - 1) }
     }
 
-    mutating func remove(_ key: BlockKey, id: EntryID, entries: borrowing MappedArray<Entry>) {
-        var hole = start(of: key)
+    mutating func remove(_ start: UInt64, id: EntryID, entries: borrowing MappedArray<Entry>, _ hash: KeyHash) {
+        var hole = home(start)
         while slots[hole] != id + 1 {
             precondition(slots[hole] != 0, "removing a key that is not in the table")
             hole = next(hole)
@@ -234,7 +262,7 @@ private struct KeyShard {
         // Move later members of the run into the hole unless that would put them before their start.
         var position = next(hole)
         while slots[position] != 0 {
-            let home = start(of: entries[Int(slots[position] - 1)].key)
+            let home = home(hash(entries[Int(slots[position] - 1)].key))
             if ((position - home) & (slots.count - 1)) >= ((position - hole) & (slots.count - 1)) {
                 slots[hole] = slots[position]
                 hole = position

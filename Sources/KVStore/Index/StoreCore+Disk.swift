@@ -121,12 +121,14 @@ extension StoreCore {
         }
     }
 
-    /// Queues every resident block that is not on disk, heads first. Returns how many cannot be queued.
-    mutating func enqueueAllResident() -> Int {
+    /// Queues every resident block that is not on disk, heads first; of those tenants, if any are named. Returns how many
+    /// cannot be queued.
+    mutating func enqueueAllResident(ofTenants hashes: Set<UInt64>? = nil) -> Int {
+        let isWanted = namespaces.map { hashes?.contains($0.tenant) ?? true }
         var refused = 0
         for id in 0..<EntryID(entries.highWater) {
             let entry = entries[id]
-            guard entry.residence == .resident, !entry.isInDiskTier else { continue }
+            guard entry.residence == .resident, !entry.isInDiskTier, isWanted[Int(entry.namespace)] else { continue }
             if !enqueue(id, tick: nextTick()) { refused += 1 }
         }
         return refused
@@ -515,6 +517,19 @@ extension StoreCore {
 
     /// Visible blocks without a disk copy.
     var unwrittenBlocks: Int { namespaceCounters.reduce(0) { $0 + $1.unwrittenBlocks } }
+
+    /// Blocks of a tenant, or all, that are on disk, and those that are not. Looks at every entry for a tenant.
+    func durableBlocks(ofTenant hash: UInt64?) -> (durable: Int, refused: Int) {
+        guard let hash else { return (disk.policy.count - disk.queuedBlocks, unwrittenBlocks) }
+        let isTheirs = namespaces.map { $0.tenant == hash }
+        let refused = zip(isTheirs, namespaceCounters).reduce(0) { $0 + ($1.0 ? $1.1.unwrittenBlocks : 0) }
+        var durable = 0
+        // A free id is on no disk.
+        for id in 0..<EntryID(entries.highWater) where entries[id].isOnDisk && isTheirs[Int(entries[id].namespace)] {
+            durable += 1
+        }
+        return (durable, refused)
+    }
 
     /// The log was closed: nothing is on disk until it is loaded again. Blocks in memory stay.
     mutating func forgetDisk() {

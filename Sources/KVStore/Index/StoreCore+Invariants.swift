@@ -90,7 +90,12 @@ extension StoreCore {
             guard let region else { continue }
             problems += checkRegion(region, number: index, live: members)
         }
+        var pinned = [Int](repeating: 0, count: slots.classes.count)
+        for id in 0..<SlotID(slots.slotIDCount) where slots[id].pins > 0 { pinned[slots.classIndex(of: id)] += 1 }
         for index in slots.classes.indices {
+            if slots.classes[index].pinnedCount != pinned[index] {
+                problems.append("class \(index): pinned \(pinned[index]), counted \(slots.classes[index].pinnedCount)")
+            }
             if slots.classes[index].occupiedCount != occupied[index] {
                 problems.append(
                     "class \(index) counts \(slots.classes[index].occupiedCount) blocks, \(occupied[index]) are"

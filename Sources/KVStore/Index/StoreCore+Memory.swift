@@ -63,11 +63,18 @@ extension StoreCore {
         flight: inout Flight?
     ) -> PrefixStop {
         requireOwn(prefix.namespace)
+        let space = namespaces[Int(prefix.namespace.index)]
+        // A block that somebody has pinned already counts once for all who do.
+        var room = slots.leaseRoom(ofTenant: space.tenant)
         while blocks.count < prefix.keys.count {
             // The last entry is only a hint: it may have gone while a region was mapped.
             guard let id = entries.find(prefix.keys[blocks.count], after: blocks.last?.entry ?? .none),
                 entries[id].namespace == prefix.namespace.index
             else { return .absent }
+            if room != .max, entries[id].slot == .none || slots[entries[id].slot].pins == 0 {
+                guard room >= space.slotByteCount else { return .noSlot }
+                room -= space.slotByteCount
+            }
             switch entries[id].residence {
             case .reserved: return .inProgress
             case .loading: return flights[id].map { .loading($0) } ?? .inProgress

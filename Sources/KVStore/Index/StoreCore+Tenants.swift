@@ -141,10 +141,11 @@ extension StoreCore {
     }
 
     /// Sets a tenant's quotas; nil for none. What is above them goes with `trimToQuota`.
-    mutating func setQuota(tenant hash: UInt64, name: String, memoryBytes: Int?, diskBytes: Int?) {
+    mutating func setQuota(tenant hash: UInt64, name: String, memoryBytes: Int?, diskBytes: Int?, leasedBytes: Int?) {
         let tenant = registerTenant(hash, name: name)
         tenants[tenant].diskQuotaBytes = diskBytes
         slots.quotaBytes[hash] = memoryBytes
+        slots.leaseLimitBytes[hash] = leasedBytes
     }
 
     /// Gives up some of what a tenant has above its quotas; false when nothing more can go now. A region goes once its
@@ -230,6 +231,7 @@ extension StoreCore {
             result.namespaces = namespaceCounts[index]
             for slotClass in slots.classes where slotClass.tenant == tenant.hash {
                 result.memoryBytes += slotClass.regionBytes + slotClass.closedSharedBytes
+                result.pinnedBytes += slotClass.pinnedCount * slotClass.slotByteCount
                 result.leases += slotClass.leaseCount
             }
             return result

@@ -234,13 +234,11 @@ struct StoreCore: ~Copyable {
 
     // MARK: Pins
 
-    mutating func pin(_ slot: SlotID) { slots[slot].pins += 1 }
+    mutating func pin(_ slot: SlotID) { slots.pin(slot) }
 
     /// Ends a pin. The last one on a slot whose block was removed frees the slot.
     mutating func unpin(_ slot: SlotID) {
-        precondition(slots[slot].pins > 0, "unpinned too often")
-        slots[slot].pins -= 1
-        guard slots[slot].pins == 0 else { return }
+        guard slots.unpin(slot) == 0 else { return }
         let entry = slots[slot].entry
         if entry == .none {
             freeSlot(slot)

@@ -18,7 +18,7 @@ public struct BlockKey: Hashable, Sendable, BitwiseCopyable {
 
     /// Makes a key from its 32 bytes.
     ///
-    /// - Returns: nil when `bytes` does not hold exactly 32 bytes.
+    /// - Returns: nil when `bytes` does not hold exactly 32 bytes, or only zeros, which are no digest of anything.
     public init?(bytes: some Collection<UInt8>) {
         guard bytes.count == Self.byteCount else { return nil }
         var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
@@ -32,7 +32,11 @@ public struct BlockKey: Hashable, Sendable, BitwiseCopyable {
             }
         }
         self.init(word0: words.0, word1: words.1, word2: words.2, word3: words.3)
+        if isZero { return nil }
     }
+
+    /// Tables mark free places with this; it is nobody's key.
+    package var isZero: Bool { word0 | word1 | word2 | word3 == 0 }
 
     /// The number of bytes of every key.
     public static let byteCount = 32
@@ -47,9 +51,12 @@ public struct BlockKey: Hashable, Sendable, BitwiseCopyable {
         return result
     }
 
-    /// The key is a digest already, so one of its words is as good a hash as any; the others still decide equality.
+    /// All words, although one of a digest would do: keys also come from clients, who could make that one equal in all.
     public func hash(into hasher: inout Hasher) {
+        hasher.combine(word0)
         hasher.combine(word1)
+        hasher.combine(word2)
+        hasher.combine(word3)
     }
 }
 

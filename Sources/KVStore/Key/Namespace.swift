@@ -62,7 +62,8 @@ public struct Prefix: Sendable {
 
     /// The first `count` blocks of this prefix.
     public func first(_ count: Int) -> Prefix {
-        Prefix(
+        guard count < keys.count else { return self }
+        return Prefix(
             namespace: namespace,
             keys: Array(keys.prefix(count)),
             tokenCount: min(tokenCount, count * namespace.identity.tokensPerBlock)

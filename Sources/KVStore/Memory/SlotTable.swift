@@ -36,6 +36,8 @@ struct SlotClass {
     var closedSharedBytes = 0
     /// Open leases whose first block is in a slot of this class.
     var leaseCount = 0
+    /// Slots with a pin: of leases, of reservations, and for as long as they are read or written in the background.
+    var pinnedCount = 0
     /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
     var occupiedCount = 0
     let policy: any EvictionPolicy
@@ -56,6 +58,8 @@ struct SlotTable: ~Copyable {
     let policyName: EvictionPolicyName
     /// What the regions of a tenant may take together; those without an entry have only the cap.
     var quotaBytes: [UInt64: Int] = [:]
+    /// What lookups of a tenant may pin together.
+    var leaseLimitBytes: [UInt64: Int] = [:]
     private var nextRegionID: UInt32 = 1
     /// Other processes that map a region, by its id. Its bytes stay in `regionBytes` until the last of them let go of it,
     /// even if it is closed here.
@@ -140,6 +144,31 @@ struct SlotTable: ~Copyable {
     func quotaRoom(_ classIndex: Int) -> Int {
         guard !quotaBytes.isEmpty, let quota = quotaBytes[classes[classIndex].tenant] else { return .max }
         return quota - regionBytes(ofTenant: classes[classIndex].tenant)
+    }
+
+    /// What a lookup of the tenant may still pin.
+    func leaseRoom(ofTenant tenant: UInt64) -> Int {
+        guard !leaseLimitBytes.isEmpty, let limit = leaseLimitBytes[tenant] else { return .max }
+        return limit - pinnedBytes(ofTenant: tenant)
+    }
+
+    func pinnedBytes(ofTenant tenant: UInt64) -> Int {
+        classes.reduce(0) { $0 + ($1.tenant == tenant ? $1.pinnedCount * $1.slotByteCount : 0) }
+    }
+
+    @inline(__always)
+    mutating func pin(_ id: SlotID) {
+        slots[Int(id)].pins += 1
+        if slots[Int(id)].pins == 1 { classes[Int(slots[Int(id)].classIndex)].pinnedCount += 1 }
+    }
+
+    /// Ends a pin; tells how many are left.
+    @inline(__always)
+    mutating func unpin(_ id: SlotID) -> UInt32 {
+        precondition(slots[Int(id)].pins > 0, "unpinned too often")
+        slots[Int(id)].pins -= 1
+        if slots[Int(id)].pins == 0 { classes[Int(slots[Int(id)].classIndex)].pinnedCount -= 1 }
+        return slots[Int(id)].pins
     }
 
     mutating func adjustLeases(_ id: SlotID, by delta: Int) { classes[classIndex(of: id)].leaseCount += delta }

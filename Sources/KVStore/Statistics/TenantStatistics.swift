@@ -20,7 +20,7 @@ public struct TenantStatistics: Sendable, Codable, Hashable {
     public var missesAbsent = 0
     /// … because it was reserved and not yet committed, or being read while only memory was asked.
     public var missesInProgress = 0
-    /// … because no slot was free to promote it into.
+    /// … because no slot was free to promote it into, or its tenant has leased all that it may.
     public var missesWithoutSlot = 0
     /// … because its stored bytes were damaged.
     public var missesCorrupt = 0
@@ -32,6 +32,8 @@ public struct TenantStatistics: Sendable, Codable, Hashable {
     public var memoryBytes = 0
     /// What `memoryBytes` may not pass; nil without a quota.
     public var memoryQuotaBytes: Int?
+    /// Bytes of slots under a lease or a reservation, or being read or written in the background.
+    public var pinnedBytes = 0
     /// Blocks the disk tier counts, those that wait to be written included.
     public var diskBlocks = 0
     /// Bytes of their records; of blocks that wait, the most that their records can take.

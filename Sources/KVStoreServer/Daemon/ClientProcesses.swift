@@ -22,12 +22,10 @@ final class ClientProcesses: Sendable {
     private let state = Mutex(State())
     private let watch: ClientWatch
     private let store: BlockStore
-    private let onDeath: @Sendable () -> Void
 
-    init(watch: ClientWatch, store: BlockStore, onDeath: @escaping @Sendable () -> Void) {
+    init(watch: ClientWatch, store: BlockStore) {
         self.watch = watch
         self.store = store
-        self.onDeath = onDeath
     }
 
     /// Processes with a connection or with regions of one.
@@ -91,7 +89,6 @@ final class ClientProcesses: Sendable {
 
     private func died(_ processID: Int32) {
         guard let process = state.withLock({ $0.processes.removeValue(forKey: processID) }) else { return }
-        if !process.connections.isEmpty { onDeath() }
         for close in process.connections.values { close() }
         for (id, count) in process.leftRegions { store.unshare(regionIDs: Array(repeating: id, count: count)) }
     }

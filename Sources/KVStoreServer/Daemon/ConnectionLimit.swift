@@ -1,3 +1,4 @@
+internal import Glibc
 package import NIOCore
 internal import Synchronization
 
@@ -8,6 +9,7 @@ package final class ConnectionLimit: Sendable {
         var open = 0
         var accepted = 0
         var refused = 0
+        var openByUser: [UInt32: Int] = [:]
     }
 
     private let counts: Mutex<Counts>
@@ -43,6 +45,29 @@ package final class ConnectionLimit: Sendable {
             return false
         }
         channel.closeFuture.whenComplete { _ in self.counts.withLock { $0.open -= 1 } }
+        return true
+    }
+
+    /// Counts a connection of a user who is known now. False when he has his share: half of the limit for everybody but
+    /// the daemon's own user and root, so that nobody can keep them out.
+    package func admit(_ peer: PeerCredentials, _ channel: any Channel) -> Bool {
+        let user = peer.userID
+        let isAdmitted = counts.withLock { counts -> Bool in
+            let own = counts.openByUser[user] ?? 0
+            guard user == 0 || user == geteuid() || own < max(1, counts.limit / 2) else {
+                counts.refused += 1
+                return false
+            }
+            counts.openByUser[user] = own + 1
+            return true
+        }
+        guard isAdmitted else { return false }
+        channel.closeFuture.whenComplete { _ in
+            self.counts.withLock { counts in
+                let left = (counts.openByUser[user] ?? 1) - 1
+                counts.openByUser[user] = left == 0 ? nil : left
+            }
+        }
         return true
     }
 }

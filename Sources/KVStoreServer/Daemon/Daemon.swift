@@ -114,6 +114,8 @@ package final class Daemon: Sendable {
         workers.start()
         let slowWorkers = NIOThreadPool(numberOfThreads: 2)
         slowWorkers.start()
+        let figureWorkers = NIOThreadPool(numberOfThreads: 1)
+        figureWorkers.start()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, min(4, System.coreCount / 2)))
         let context = ServerContext(
             configuration: configuration,
@@ -121,6 +123,7 @@ package final class Daemon: Sendable {
             store: store,
             workers: workers,
             slowWorkers: slowWorkers,
+            figureWorkers: figureWorkers,
             watch: watch,
             logger: logger,
             timeLimits: timeLimits
@@ -133,7 +136,7 @@ package final class Daemon: Sendable {
                     address,
                     content: context.metricsContent,
                     group: group,
-                    workers: slowWorkers
+                    workers: figureWorkers
                 )
             }
             let channel = try await serve(listener.takeDescriptor(), context, group)
@@ -155,6 +158,7 @@ package final class Daemon: Sendable {
             watch.stop()
             try? await workers.shutdownGracefully()
             try? await slowWorkers.shutdownGracefully()
+            try? await figureWorkers.shutdownGracefully()
             try? await group.shutdownGracefully()
             store.close()
             listener.close()
@@ -266,6 +270,10 @@ package final class Daemon: Sendable {
             try? await Task.sleep(for: .milliseconds(20))
         }
         await metrics?.stop()
+        // Workers first: what they are at answers to the event loops.
+        for pool in [context.workers, context.slowWorkers, context.figureWorkers] {
+            try? await pool.shutdownGracefully()
+        }
         // Closes every connection; the leases and reservations of those that did not finish end here.
         try? await group.shutdownGracefully()
         watch.stop()
@@ -273,8 +281,6 @@ package final class Daemon: Sendable {
         if let reason = flushed.reason, flushed.refusedBlocks > 0, context.configuration.effectiveDiskPath != nil {
             logger.warning("\(flushed.refusedBlocks) blocks are not on disk: \(reason)")
         }
-        try? await context.workers.shutdownGracefully()
-        try? await context.slowWorkers.shutdownGracefully()
         context.store.close()
         listener.close()
         logger.info("stopped")

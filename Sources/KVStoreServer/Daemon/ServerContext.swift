@@ -10,13 +10,17 @@ final class ServerContext: Sendable {
     let logger: Logger
     /// Waits for the disk, copies and hashes: whatever would hold an event loop up.
     let workers: NIOThreadPool
-    /// Flushes, purges and figures for people, which may take seconds and must not keep lookups from their workers.
+    /// Flushes, purges and pins, which may take seconds and must not keep lookups from their workers.
     let slowWorkers: NIOThreadPool
+    /// Figures for people: to be had although somebody flushes all the time.
+    let figureWorkers: NIOThreadPool
     let processes: ClientProcesses
     let limit: ConnectionLimit
-    let counters: DaemonCounters
-    let staging: StagingBudget
-    let frames: FrameBudget
+    let counters = DaemonCounters()
+    /// Memory in which connections prepare blocks: an eighth of the cap.
+    let staging: SharedBudget
+    /// Memory for large requests and replies on their way.
+    let frames: SharedBudget
     let pins: PinTable
     let timeLimits: SessionTimeLimits
     /// Tells clients of the next daemon that theirs is gone.
@@ -40,6 +44,7 @@ final class ServerContext: Sendable {
         store: BlockStore,
         workers: NIOThreadPool,
         slowWorkers: NIOThreadPool,
+        figureWorkers: NIOThreadPool,
         watch: ClientWatch,
         logger: Logger,
         timeLimits: SessionTimeLimits
@@ -48,14 +53,13 @@ final class ServerContext: Sendable {
         self.store = store
         self.workers = workers
         self.slowWorkers = slowWorkers
+        self.figureWorkers = figureWorkers
         self.logger = logger
         self.timeLimits = timeLimits
-        let counters = DaemonCounters()
-        self.counters = counters
-        processes = ClientProcesses(watch: watch, store: store) { counters.diedClients.increment() }
+        processes = ClientProcesses(watch: watch, store: store)
         limit = ConnectionLimit(configuration.maximumConnections)
-        staging = StagingBudget(capacityBytes: configuration.stagingCapacityBytes)
-        frames = FrameBudget(capacityBytes: configuration.frameCapacityBytes)
+        staging = SharedBudget(capacityBytes: configuration.stagingCapacityBytes)
+        frames = SharedBudget(capacityBytes: configuration.frameCapacityBytes, admitsOneAlways: true)
         pins = PinTable(capacityBytes: configuration.memoryCapacityBytes / 2)
         daemonID = UInt64.random(in: 1...UInt64.max)
     }
@@ -81,13 +85,42 @@ final class ServerContext: Sendable {
         setQuotas(from: old, to: configuration.tenants)
     }
 
-    /// Tells the store what each tenant may hold; tenants that are gone lose their limits.
+    /// Tells everything that is shared what each tenant may have of it; tenants that are gone lose their limits.
+    ///
+    /// With several tenants, one gets at most half of the memory for preparing and for requests. Of its own memory it
+    /// leases half at most, so that there is always something to evict for what it stores.
     func setQuotas(from old: [TenantConfiguration] = [], to new: [TenantConfiguration]) {
-        for tenant in new {
-            store.setQuota(tenant: tenant.name, memoryBytes: tenant.memoryQuotaBytes, diskBytes: tenant.diskQuotaBytes)
+        let (tenants, hasPublic) = state.withLock { ($0.tenants.entries.map(\.name), $0.tenants.publicEntry != nil) }
+        let names = Set(tenants + (hasPublic ? [TenantConfiguration.publicName] : []))
+        let divisor = names.count > 1 ? 2 : 1
+        for budget in [staging, frames] { budget.setShare(bytes: budget.capacityBytes / divisor) }
+        for name in names {
+            let quotas = new.first { $0.name == name }
+            store.setQuota(
+                tenant: name,
+                memoryBytes: quotas?.memoryQuotaBytes,
+                diskBytes: quotas?.diskQuotaBytes,
+                leasedBytes: memoryBytes(ofTenant: name) / 2
+            )
         }
-        for tenant in old where !new.contains(where: { $0.name == tenant.name }) {
+        for tenant in old where !names.contains(tenant.name) {
             store.setQuota(tenant: tenant.name, memoryBytes: nil, diskBytes: nil)
+        }
+    }
+
+    /// The most memory that the tenant's blocks can have.
+    func memoryBytes(ofTenant name: String) -> Int {
+        let capacity = store.configuration.memoryCapacityBytes
+        return min(capacity, configuration.tenants.first { $0.name == name }?.memoryQuotaBytes ?? capacity)
+    }
+
+    enum Work { case lookups, slow, figures }
+
+    func pool(for work: Work) -> NIOThreadPool {
+        switch work {
+        case .lookups: workers
+        case .slow: slowWorkers
+        case .figures: figureWorkers
         }
     }
 
@@ -105,19 +138,25 @@ final class ServerContext: Sendable {
         do throws(KVStoreError) {
             try identity.validate()
             let fingerprint = identity.fingerprint
-            let isAllowed = state.withLock { state in
-                var known = state.namespaces[identity.tenant] ?? []
-                guard known.contains(fingerprint) || known.count < WireLimits.namespaces else { return false }
-                known.insert(fingerprint)
-                state.namespaces[identity.tenant] = known
+            let isNew = state.withLock { state -> Bool? in
+                let known = state.namespaces[identity.tenant] ?? []
+                guard !known.contains(fingerprint) else { return false }
+                guard known.count < WireLimits.namespaces else { return nil }
+                state.namespaces[identity.tenant, default: []].insert(fingerprint)
                 return true
             }
-            guard isAllowed else {
+            guard let isNew else {
                 let text =
                     "a tenant opens at most \(WireLimits.namespaces) namespaces; restart the daemon to forget old ones"
                 return .failure(NamespaceProblem(status: .limitReached, text: text))
             }
-            return .success(try store.namespace(identity))
+            do throws(KVStoreError) {
+                return .success(try store.namespace(identity))
+            } catch {
+                // What the store refuses takes nobody's place.
+                if isNew { _ = state.withLock { $0.namespaces[identity.tenant]?.remove(fingerprint) } }
+                throw error
+            }
         } catch {
             return .failure(NamespaceProblem(status: .invalidArgument, text: error.message))
         }
@@ -139,49 +178,6 @@ final class DaemonCounters: Sendable {
 extension Atomic<Int> {
     func increment(by count: Int = 1) { wrappingAdd(count, ordering: .relaxed) }
     var count: Int { load(ordering: .relaxed) }
-}
-
-/// Memory in which connections prepare blocks: an eighth of the cap, whoever asks first.
-final class StagingBudget: Sendable {
-    let capacityBytes: Int
-    private let used = Mutex(0)
-
-    init(capacityBytes: Int) { self.capacityBytes = capacityBytes }
-
-    var usedBytes: Int { used.withLock { $0 } }
-    var freeBytes: Int { capacityBytes - usedBytes }
-
-    /// False when that much is not left; nothing changed then.
-    func take(_ byteCount: Int) -> Bool {
-        used.withLock { used in
-            guard byteCount <= capacityBytes - used else { return false }
-            used += byteCount
-            return true
-        }
-    }
-
-    func give(_ byteCount: Int) { used.withLock { $0 -= byteCount } }
-}
-
-/// Memory for large requests and replies on their way. One is always let through, however large, or a small cap would
-/// refuse it for ever.
-final class FrameBudget: Sendable {
-    private let capacityBytes: Int
-    private let used = Mutex(0)
-
-    init(capacityBytes: Int) { self.capacityBytes = capacityBytes }
-
-    var usedBytes: Int { used.withLock { $0 } }
-
-    func take(_ byteCount: Int) -> Bool {
-        used.withLock { used in
-            guard used == 0 || byteCount <= capacityBytes - used else { return false }
-            used += byteCount
-            return true
-        }
-    }
-
-    func give(_ byteCount: Int) { used.withLock { $0 -= byteCount } }
 }
 
 /// How long a client may take before it is cut off.

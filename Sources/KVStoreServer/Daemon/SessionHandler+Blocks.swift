@@ -166,8 +166,9 @@ extension SessionHandler {
     func pin(_ request: PrefixRequest) {
         let (make, _) = prefix(of: request)
         let (server, seconds, name) = (server, Int(request.argument), tenant?.name ?? "")
-        onWorker(isSlow: true) {
-            server.pins.pin(make(), seconds: seconds, tenant: name, in: server.store)
+        onWorker(.slow) {
+            let limit = server.memoryBytes(ofTenant: name) / 4
+            return server.pins.pin(make(), seconds: seconds, tenant: name, limitBytes: limit, in: server.store)
         } then: { [self] count in
             reply(NumberList.body(UInt64(count)))
         }
@@ -175,9 +176,9 @@ extension SessionHandler {
 
     func unpin(_ request: PrefixRequest) {
         let (make, _) = prefix(of: request)
-        let server = server
+        let (server, name) = (server, tenant?.name ?? "")
         onWorker {
-            server.pins.unpin(make())
+            server.pins.unpin(make(), tenant: name)
         } then: { [self] count in
             reply(NumberList.body(UInt64(count)))
         }
@@ -186,7 +187,7 @@ extension SessionHandler {
     func remove(_ request: PrefixRequest) {
         let (make, _) = prefix(of: request)
         let (store, first) = (server.store, Int(request.argument))
-        onWorker(isSlow: true) {
+        onWorker(.slow) {
             store.remove(make(), from: first)
         } then: { [self] count in
             reply(NumberList.body(UInt64(count)))

@@ -94,15 +94,17 @@ extension SessionHandler {
             // The machine let nobody but an operator name another tenant.
             guard let name = name ?? tenantName else { return refuse(.noTenant, "say which tenant") }
             server.logger.notice("purging tenant \(name) for uid \(peer?.userID ?? 0)")
-            onWorker(isSlow: true) {
+            onWorker(.slow) {
                 server.pins.endAll(ofTenant: name)
                 return server.store.purge(tenant: name)
             } then: { [self] count in
                 reply(NumberList.body(UInt64(count)))
             }
         case .flush:
-            onWorker(isSlow: true) {
-                server.store.flush()
+            // Everybody's is the operator's to ask for, and to know.
+            let store = server.store
+            onWorker(.slow) {
+                tenantName.map { isOperator ? store.flush() : store.flush(tenant: $0) } ?? store.flush()
             } then: { [self] result in
                 reply(
                     FlushReply(
@@ -113,21 +115,21 @@ extension SessionHandler {
                 )
             }
         case .statistics(let everything, let hottest):
-            onWorker(isSlow: true) { () -> [UInt8] in
+            onWorker(.figures) { () -> [UInt8] in
                 let all = server.statistics(hottest: everything ? min(hottest, 1000) : 0)
                 return JSONBytes.encode(everything ? all : all.part(ofTenant: tenantName ?? ""))
             } then: { [self] json in
                 reply(json)
             }
         case .namespaces(let everything):
-            onWorker(isSlow: true) { () -> [UInt8] in
+            onWorker(.figures) { () -> [UInt8] in
                 let all = server.store.namespaceStatistics()
                 return JSONBytes.encode(everything ? all : all.filter { $0.tenant == tenantName })
             } then: { [self] json in
                 reply(json)
             }
         case .health:
-            onWorker(isSlow: true) {
+            onWorker(.figures) {
                 server.health(withReasons: isOperator)
             } then: { [self] report in
                 reply(JSONBytes.encode(report))

@@ -9,7 +9,7 @@ extension SessionHandler {
         guard let namespace = namespaces[request.namespaceID] else {
             preconditionFailure("the session machine let an unknown namespace pass")
         }
-        let (server, blocks) = (server, request.blocks)
+        let (server, owner, blocks) = (server, owner, request.blocks)
         let blockByteCount = namespace.blockByteCount
         let current = stagingToKeep(blockByteCount: blockByteCount)
         let free = current == nil ? nil : space.freeCount(blockByteCount: blockByteCount)
@@ -21,7 +21,9 @@ extension SessionHandler {
                 case .keys(let keys): Prefix(namespace: namespace, keys: keys, tokenCount: tokenCount)
                 case .tokens(let tokens): namespace.prefix(tokens: tokens)
                 }
-            guard let staging = current ?? Staging(byteCount: wanted, budget: server.staging) else { return nil }
+            guard let staging = current ?? Staging(byteCount: wanted, budget: server.staging, owner: owner) else {
+                return nil
+            }
             let room = free ?? staging.byteCount / StagingSpace.placeByteCount(blockByteCount)
             return (staging, ReservationBox.reserve(prefix, atMost: room, in: server.store))
         } then: { [self] result in
@@ -53,7 +55,7 @@ extension SessionHandler {
     /// the last to come can store as well, but four blocks while half of what is left has room for them.
     private func stagingByteCount(_ blockByteCount: Int) -> Int {
         let largest = max(blockByteCount, namespaces.values.map(\.blockByteCount).max() ?? 0)
-        let free = server.staging.freeBytes
+        let free = server.staging.freeBytes(for: owner)
         let wanted = min(server.configuration.stagingPerConnectionBytes, free / 3)
         return roundUp(max(wanted, min(4 * largest, free / 2), largest), to: pageByteCount)
     }

@@ -61,7 +61,7 @@ final class SessionHandler: ChannelDuplexHandler {
     func channelActive(context: ChannelHandlerContext) {
         channelContext = context
         peer = try? withSocket(PeerCredentials.init(socket:)) ?? nil
-        guard let peer else { return context.close(promise: nil) }
+        guard let peer, server.limit.admit(peer, context.channel) else { return context.close(promise: nil) }
         let channel = context.channel
         connectionID = server.processes.connected(peer, socketOf: self) { channel.close(promise: nil) }
         let milliseconds = max(20, min(1000, Int64(clock.timeToLiveNanoseconds / 4_000_000)))
@@ -76,6 +76,7 @@ final class SessionHandler: ChannelDuplexHandler {
     func channelInactive(context: ChannelHandlerContext) {
         ticks?.cancel()
         channelContext = nil
+        if machine.leaseCount + machine.reservationCount > 0 { server.counters.diedClients.increment() }
         _ = machine.endAll()
         leases.removeAll()
         reservations.removeAll()
@@ -90,6 +91,9 @@ final class SessionHandler: ChannelDuplexHandler {
         server.logger.debug("a connection failed: \(error)")
         context.close(promise: nil)
     }
+
+    /// Who the connection's share of what all share is booked to. Set before anything is.
+    var owner: String { tenant?.name ?? "" }
 
     /// Runs `body` with the connection's descriptor.
     func withSocket<Result>(_ body: (Int32) -> Result) throws -> Result? {
@@ -158,7 +162,9 @@ final class SessionHandler: ChannelDuplexHandler {
     /// Counts a large body before it is read. When too many are in work already, the client waits.
     private func takeFrameBytes(_ count: Int) -> Bool {
         if count <= Self.freeFrameBytes || heldFrameBytes > 0 { return true }
-        isStalled = !server.frames.take(count)
+        isStalled = !server.frames.take(count, for: owner)
+        // It is we who are slow now, and its leases must not run out over that.
+        clock.isBusy = isStalled
         if !isStalled {
             heldFrameBytes = count
             return true
@@ -173,13 +179,13 @@ final class SessionHandler: ChannelDuplexHandler {
     /// Counts a large reply. False when there is no room for it now.
     func takeReplyBytes(_ count: Int) -> Bool {
         if count <= Self.freeFrameBytes { return true }
-        guard server.frames.take(count) else { return false }
+        guard server.frames.take(count, for: owner) else { return false }
         heldFrameBytes += count
         return true
     }
 
     private func giveFrameBytes() {
-        if heldFrameBytes > 0 { server.frames.give(heldFrameBytes) }
+        if heldFrameBytes > 0 { server.frames.give(heldFrameBytes, for: owner) }
         heldFrameBytes = 0
     }
 
@@ -206,12 +212,11 @@ final class SessionHandler: ChannelDuplexHandler {
 
     /// Runs `work` on a worker and `then` back here, unless the client has gone meanwhile; what `work` made ends then.
     func onWorker<Result: Sendable>(
-        isSlow: Bool = false,
+        _ kind: ServerContext.Work = .lookups,
         _ work: @escaping @Sendable () -> Result,
         then: @escaping (Result) -> Void
     ) {
-        let pool = isSlow ? server.slowWorkers : server.workers
-        pool.runIfActive(eventLoop: eventLoop, work).assumeIsolated().whenComplete { [self] result in
+        server.pool(for: kind).runIfActive(eventLoop: eventLoop, work).assumeIsolated().whenComplete { [self] result in
             guard isOpen else { return }
             switch result {
             case .success(let value): then(value)
@@ -226,7 +231,7 @@ final class SessionHandler: ChannelDuplexHandler {
         _ work: @escaping @Sendable () -> Result,
         then: @escaping (Result) -> Void
     ) {
-        if isLong { onWorker(work, then: then) } else { then(work()) }
+        if isLong { onWorker(.lookups, work, then: then) } else { then(work()) }
     }
 
     // MARK: Answering

@@ -136,21 +136,23 @@ final class Staging: @unchecked Sendable {
     let byteCount: Int
     let fileDescriptor: Int32
     private let base: UnsafeMutableRawPointer
-    private let budget: StagingBudget
+    private let budget: SharedBudget
+    private let owner: String
 
     /// Nil when the budget or the kernel has no memory. Slow: the kernel clears every page.
-    init?(byteCount: Int, budget: StagingBudget) {
-        guard budget.take(byteCount) else { return nil }
+    init?(byteCount: Int, budget: SharedBudget, owner: String) {
+        guard budget.take(byteCount, for: owner) else { return nil }
         var descriptor: Int32 = -1
         var address: UnsafeMutableRawPointer?
         // The call fills both on success and neither otherwise.
         let status = unsafe CLinux_staging_create("kvstore-staging", byteCount, &descriptor, &address)
         guard status == 0, let address = unsafe address else {
-            budget.give(byteCount)
+            budget.give(byteCount, for: owner)
             return nil
         }
         self.byteCount = byteCount
         self.budget = budget
+        self.owner = owner
         fileDescriptor = descriptor
         unsafe base = address
     }
@@ -159,7 +161,7 @@ final class Staging: @unchecked Sendable {
     deinit {
         _ = CLinux_discard_pages(fileDescriptor, byteCount)
         unsafe CLinux_region_destroy(fileDescriptor, base, byteCount)
-        budget.give(byteCount)
+        budget.give(byteCount, for: owner)
     }
 
     /// What the client may be writing at this moment.

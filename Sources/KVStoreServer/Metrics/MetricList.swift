@@ -113,7 +113,10 @@ package struct Metric: Sendable {
         one(.counter, "expired_leases_total", "Leases that ended because their client was silent for too long.") {
             $0.daemon.expiredLeases
         },
-        one(.counter, "died_clients_total", "Clients whose process ended with leases or reservations open.") {
+        one(
+            .counter, "died_clients_total",
+            "Connections that ended with leases or reservations open, as when a client is killed."
+        ) {
             $0.daemon.diedClients
         },
         one(.gauge, "staging_bytes", "Memory of the connections' staging regions.") { $0.daemon.stagingBytes },

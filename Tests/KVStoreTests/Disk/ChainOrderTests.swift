@@ -75,6 +75,26 @@ struct ChainOrderTests {
         }
     }
 
+    /// A client made these: the table of rows must not take more than its few steps for each.
+    @Test func `Keys that all begin alike are ordered like others`() throws {
+        let count = 30_000
+        func key(_ number: Int) -> BlockKey { BlockKey(word0: 7, word1: 7, word2: UInt64(number), word3: 7) }
+        let rows = (0..<count).map { number in
+            IndexRow(
+                key: key(number),
+                parent: number == 0 ? Self.space : key(number - 1),
+                fingerprint: Self.space,
+                tenant: 1,
+                rawByteCount: 1,
+                sequence: UInt64(number)
+            )
+        }
+        let order = ChainOrder(rows)
+        #expect(order.reached == Array(0..<count))
+        #expect(order.recency == [UInt64](repeating: UInt64(count - 1), count: count))
+        #expect(order.orphans.isEmpty)
+    }
+
     @Test func `Sequences at both ends of the range are told apart`() {
         var rows = [UInt64.max, 0, 1 << 63, 1].enumerated().map { number, sequence in
             IndexRow(

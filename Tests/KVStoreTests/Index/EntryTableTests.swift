@@ -5,16 +5,19 @@ import Testing
 
 @Suite("EntryTable against a dictionary")
 struct EntryTableTests {
-    /// Keys that share their home position as often as `spread` says; word 0 chooses shard and position.
+    /// Without a secret, the product of words 0 and 1 chooses shard and position.
+    private static let openHash = KeyHash(secret: (0, 0, 0, 0))
+
+    /// Keys that share their home position as often as `spread` says.
     private static func key(_ number: UInt64, spread: UInt64) -> BlockKey {
-        BlockKey(word0: number % spread, word1: number, word2: number &* 3, word3: 7)
+        BlockKey(word0: number % spread &* 0x9E37_79B9_7F4A_7C15, word1: 1, word2: number, word3: 0)
     }
 
     @Test(arguments: [UInt64(1), 3, 200, 1 << 60])
     func `Thousands of insertions and removals agree with a dictionary`(spread: UInt64) throws {
         for seed in TestScale.seeds(default: 4, full: 40) {
             var random = SeededRandom(seed: seed)
-            var table = try EntryTable(capacity: 600)
+            var table = try EntryTable(capacity: 600, hash: Self.openHash)
             var model: [BlockKey: EntryID] = [:]
             for step in 0..<6000 {
                 let key = Self.key(UInt64.random(in: 1...900, using: &random), spread: spread)
@@ -41,7 +44,7 @@ struct EntryTableTests {
     }
 
     @Test func `Children are linked both ways and can leave in any order`() throws {
-        var table = try EntryTable(capacity: 100)
+        var table = try EntryTable(capacity: 100, hash: Self.openHash)
         let root = table.insert(Self.key(1, spread: 5), parent: .none, namespace: 0)!
         var children = (2..<12).map { table.insert(Self.key($0, spread: 5), parent: root, namespace: 0)! }
         var random = SeededRandom(seed: 5)
@@ -65,7 +68,7 @@ struct EntryTableTests {
     }
 
     @Test func `A freed entry is reused before the table grows`() throws {
-        var table = try EntryTable(capacity: 10)
+        var table = try EntryTable(capacity: 10, hash: Self.openHash)
         let first = table.insert(Self.key(1, spread: 9), parent: .none, namespace: 0)!
         _ = table.insert(Self.key(2, spread: 9), parent: .none, namespace: 0)
         table.remove(first)
@@ -99,6 +102,21 @@ struct EntryTableTests {
         #expect(ids.count == 40_500)
         let grown = table.metadataBytes - small - keyBytes
         #expect(grown == roundUp(40_500 * 64, to: 64 << 10) - roundUp(500 * 64, to: 64 << 10), "only the entries grew")
+    }
+
+    /// What a client could send: all keys alike but for one word, counted up.
+    @Test(arguments: 0..<4)
+    func `Keys of somebody's own making are spread like digests`(word: Int) {
+        let hash = KeyHash()
+        var places = Set<UInt64>()
+        for number in 0..<UInt64(65_536) {
+            var words: [UInt64] = [7, 7, 7, 7]
+            words[word] = number
+            let key = BlockKey(word0: words[0], word1: words[1], word2: words[2], word3: words[3])
+            places.insert(hash(key) & 0xFFFF)
+        }
+        // Digests would fill 1 - 1/e of the places, 41,427.
+        #expect(places.count > 30_000)
     }
 
     @Test func `An entry takes 64 bytes`() {

@@ -15,6 +15,8 @@ struct QuotaTests {
         store.store(prefix) { number, span in Payload.fill(&span, key: prefix.keys[number]) }
     }
 
+    private static func leasable(_ store: BlockStore, _ prefix: Prefix) -> Int { store.acquire(prefix)?.count ?? 0 }
+
     private static func store(_ directory: TemporaryDirectory?, warm: Bool = true) throws -> BlockStore {
         var configuration = Configuration(memoryCapacityBytes: 16 << 20)
         configuration.scrub = .off
@@ -181,7 +183,47 @@ struct QuotaTests {
         #expect(Self.problems(store) == [])
     }
 
+    @Test func `A tenant leases what it may and every block counts once`() throws {
+        let store = try Self.store(nil)
+        let space = try store.namespace(.test(blockBytes: 10_000))
+        let (first, second) = (space.prefix([1, 2, 3, 4, 5, 6]), space.prefix([7, 8]))
+        Self.put(store, first)
+        Self.put(store, second)
+        // A block of 10,000 bytes takes three pages.
+        store.setQuota(tenant: "tenant", memoryBytes: nil, diskBytes: nil, leasedBytes: 4 * 12_288 + 100)
+        let one = store.acquire(first)!
+        let again = store.acquire(first)!
+        let counts = (one.count, again.count)
+        #expect(counts == (4, 4))
+        #expect(try Self.statistics(store, "tenant").pinnedBytes == 4 * 12_288)
+        #expect(Self.leasable(store, second) == 0)
+        #expect(try Self.statistics(store, "tenant").missesWithoutSlot == 3)
+        _ = consume one
+        #expect(Self.leasable(store, second) == 0)
+        _ = consume again
+        #expect(try Self.statistics(store, "tenant").pinnedBytes == 0)
+        #expect(Self.leasable(store, second) == 2)
+        store.setQuota(tenant: "tenant", memoryBytes: nil, diskBytes: nil)
+        #expect(Self.leasable(store, first) == 6)
+        #expect(Self.problems(store) == [])
+    }
+
     // MARK: Disk
+
+    @Test func `A flush of one tenant leaves the others to the write-back`() throws {
+        let directory = TemporaryDirectory("quota")
+        let store = try Self.store(directory)
+        let (mine, theirs) = (try store.namespace(.test(tenant: "a")), try store.namespace(.test(tenant: "b")))
+        Self.put(store, mine.prefix([1, 2, 3]))
+        Self.put(store, theirs.prefix([1, 2]))
+        let result = store.flush(tenant: "a")
+        #expect(result.durableBlocks == 3 && result.refusedBlocks == 0 && result.reason == nil)
+        #expect(try Self.statistics(store, "b").unwrittenBlocks == 2)
+        #expect(store.flush(tenant: "nobody").durableBlocks == 0)
+        #expect((store.flush() as FlushResult).durableBlocks == 5)
+        #expect(try Self.statistics(store, "b").unwrittenBlocks == 0)
+        #expect(store.flush(tenant: "b").durableBlocks == 2)
+    }
 
     @Test func `A tenant over its disk quota gives up its own coldest and flush says why`() throws {
         let directory = TemporaryDirectory("quota")
