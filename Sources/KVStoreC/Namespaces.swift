@@ -13,7 +13,7 @@ public func kvstore_namespace_open(
         let out = unsafe try Out(out_namespace, "out_namespace")
         let outInfo = unsafe try OutRecord.optional(out_info, leastByteCount: 48, "out_info")
         var given = unsafe kvstore_identity()
-        unsafe try record(identity, into: &given, leastByteCount: 136, "identity")
+        unsafe try record(identity, into: &given, leastByteCount: 128, "identity")
         let object = try HandleTable.current.find(store, as: StoreObject.self)
         try object.checkOpen()
         let opened: Namespace
