@@ -27,9 +27,9 @@ static uint64_t random_bits(worker *worker) {
 
 static uint64_t below(worker *worker, uint64_t limit) { return random_bits(worker) % limit; }
 
-// Of 16: 13 the pointer, one null, one misaligned by a byte, one by four.
+// Of 40: 37 the pointer, one null, one misaligned by a byte, one by four.
 static void *pointer(worker *worker, void *good) {
-    switch (below(worker, 16)) {
+    switch (below(worker, 40)) {
         case 0: return NULL;
         case 1: return (char *)good + 1;
         case 2: return (char *)good + 4;
@@ -40,7 +40,7 @@ static void *pointer(worker *worker, void *good) {
 static size_t number(worker *worker, size_t good) {
     static const size_t odd[] = {0, 1, SIZE_MAX, SIZE_MAX - 1, (size_t)1 << 63, ((size_t)1 << 63) - 1, (size_t)1 << 62,
         (size_t)1 << 56, (size_t)1 << 40};
-    return below(worker, 8) ? good : odd[below(worker, sizeof odd / sizeof odd[0])];
+    return below(worker, 20) ? good : odd[below(worker, sizeof odd / sizeof odd[0])];
 }
 
 static uint64_t any_handle(worker *worker) {
