@@ -10,6 +10,7 @@ enum { POOL = 256, SCRATCH_BYTES = 4 << 20 };
 
 static _Atomic(uint64_t) pool[POOL];
 static atomic_int open_stores;
+static const char *disk_directory;
 static atomic_long outcomes[32];
 
 typedef struct {
@@ -93,6 +94,8 @@ static void open_something(worker *worker) {
     uint64_t handle = 0;
     if (atomic_load(&open_stores) < 4 && below(worker, 50) == 0) {
         kvstore_options options = small_options(NULL);
+        // One of the stores gets the disk; the others run on memory, because it is locked.
+        if (below(worker, 2)) options = small_options(disk_directory);
         options.memory_bytes = 16 << 20;
         if (below(worker, 3) == 0) options.flags = (uint32_t)number(worker, KVSTORE_NO_SCRUB);
         if (kvstore_open(pointer(worker, &options), pointer(worker, &handle)) == KVSTORE_OK) {
@@ -227,7 +230,8 @@ static void *work(void *argument) {
     return NULL;
 }
 
-void fuzz(uint64_t seed, uint64_t calls, unsigned threads) {
+void fuzz(uint64_t seed, uint64_t calls, unsigned threads, const char *directory) {
+    disk_directory = directory;
     enum { MOST_THREADS = 16 };
     CHECK(threads >= 1 && threads <= MOST_THREADS);
     static worker workers[MOST_THREADS];

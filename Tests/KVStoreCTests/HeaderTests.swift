@@ -43,7 +43,9 @@ import Testing
     }
 
     @Test func `Every function of the header is implemented and the daemon has the same version`() throws {
-        func text(_ path: String) throws -> String { try String(contentsOfFile: Self.root + "/" + path, encoding: .utf8) }
+        func text(_ path: String) throws -> String {
+            try String(contentsOfFile: Self.root + "/" + path, encoding: .utf8)
+        }
         let header = try text("Sources/CKVStore/include/kvstore.h")
         let folder = Self.root + "/Sources/KVStoreC"
         var sources = try text("Sources/CKVStore/text.c")

@@ -51,4 +51,4 @@ cc -std=gnu11 -Wall -Wextra -Werror -O1 -pthread "$root"/Tests/CABIProgram/*.c "
 "$work/abi" fork
 "$work/abi" threads
 "$work/abi" no-daemon "$work/none.sock"
-"$work/abi" fuzz "${KVSTORE_SEED:-$RANDOM}" "${KVSTORE_FUZZ_CALLS:-200000}" 4
+"$work/abi" fuzz "${KVSTORE_SEED:-$RANDOM}" "${KVSTORE_FUZZ_CALLS:-200000}" 4 "$work/fuzz-store"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Union
+from typing import List, Mapping, Optional, Union
 
 from ._errors import InvalidArgument
 from ._library import Field, IdentityFields
@@ -50,7 +50,7 @@ class Identity:
     adapter: str = ""
     tenant: str = ""
     salt: bytes = field(default=b"", repr=False)
-    additional: Mapping[str, Union[str, int, bool, bytes]] = field(default_factory=dict)
+    additional: Mapping[str, Union[str, int, bool, bytes]] = field(default_factory=dict, hash=False)
     opaque_block_bytes: Optional[int] = None
     allows_lossy_int8: bool = False
 
