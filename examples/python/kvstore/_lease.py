@@ -80,7 +80,7 @@ class Lease:
             self._views = [view_of(block).toreadonly() for block in self._made()]
         return list(self._views)
 
-    def _made(self) -> List[ctypes.Array]:
+    def _made(self) -> List["ctypes.Array[ctypes.c_ubyte]"]:
         hold = self._checked()
         return [block_at(address, self._block_bytes, hold) for address in self._addresses]
 
@@ -159,4 +159,4 @@ def acquire(handle: Optional[int], prefix: Any, block_bytes: int, memory_only: b
     )
     if not is_hit:
         return Lease(None, [], block_bytes)
-    return Lease(_Hold(lease.value), addresses[: found.value], block_bytes)
+    return Lease(_Hold(lease.value), [address or 0 for address in addresses[: found.value]], block_bytes)

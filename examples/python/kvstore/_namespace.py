@@ -121,7 +121,10 @@ class Namespace:
             if prefix._tokens_per_block != self.tokens_per_block:
                 raise InvalidArgument("the prefix was made by a namespace with another number of tokens per block")
             return prefix
-        return self.prefix(keys=prefix) if is_keys(prefix) else self.prefix(prefix)
+        if is_keys(prefix):
+            keys: Any = prefix
+            return self.prefix(keys=keys)
+        return self.prefix(prefix)
 
     # Reading
 

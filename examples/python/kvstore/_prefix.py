@@ -50,7 +50,7 @@ class Prefix:
                 raise InvalidArgument("extra names a block below 0")
             entry.block, entry.bytes, entry.byte_count = block, data, len(data)
         self._fields = PrefixFields(tokens=address, token_count=count, extras=entries, extra_count=len(extras))
-        self._keep = (keep, entries)
+        self._keep: object = (keep, entries)
 
     def _set_keys(self, token_count: int) -> None:
         keys = self._keys or []

@@ -77,7 +77,7 @@ class Reservation:
             self._views = [view_of(block) for block in self._made()]
         return list(self._views)
 
-    def _made(self) -> List[ctypes.Array]:
+    def _made(self) -> List["ctypes.Array[ctypes.c_ubyte]"]:
         self._checked()
         return [block_at(address, self._block_bytes, None) for address in self._addresses]
 
@@ -158,4 +158,4 @@ def reserve(handle: Optional[int], prefix: Any, block_bytes: int) -> Reservation
     )
     if not is_any:
         return Reservation(0, [], [], block_bytes)
-    return Reservation(reservation.value, numbers[: found.value], places[: found.value], block_bytes)
+    return Reservation(reservation.value, numbers[: found.value], [place or 0 for place in places[: found.value]], block_bytes)

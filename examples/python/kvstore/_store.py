@@ -162,7 +162,8 @@ class Store:
             status = library().kvstore_statistics_json(self._checked(), buffer, size, ctypes.byref(needed))
             if status != BUFFER_TOO_SMALL:
                 check(status)
-                return json.loads(buffer.value)
+                figures: Dict[str, Any] = json.loads(buffer.value)
+                return figures
             size = needed.value * 2
 
     def ping(self) -> Optional[float]:
