@@ -26,8 +26,8 @@ _DTYPES = {
 class Identity:
     """Everything that decides whether two blocks of the same tokens are interchangeable.
 
-    Two engines share blocks when, and only when, all of it is equal. Engines whose pages have a layout that only they know
-    say ``dtype="opaque"`` and ``opaque_block_bytes``, and put whatever decides the layout into ``additional``.
+    Two engines share blocks when, and only when, all of it is equal. Engines whose pages have a layout that only they
+    know say ``dtype="opaque"`` and ``opaque_block_bytes``, and put whatever decides the layout into ``additional``.
 
     ``value_heads`` and ``value_head_dimension`` are those of the keys unless given; 0 means keys only, as with MLA. A
     daemon decides tenant and salt by the connection and does not look at these.

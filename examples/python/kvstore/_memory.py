@@ -11,7 +11,7 @@ from ._errors import InvalidArgument
 
 @functools.lru_cache(maxsize=64)
 def block_type(size: int) -> Type["ctypes.Array[ctypes.c_ubyte]"]:
-    """A type for ``size`` bytes whose objects can carry an owner: a subclass has attributes, the plain type has none."""
+    """A type for ``size`` bytes whose objects can carry an owner: the plain type has no attributes."""
     return type("Block", (ctypes.c_ubyte * size,), {})
 
 

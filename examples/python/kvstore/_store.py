@@ -143,7 +143,7 @@ class Store:
         return Namespace(self, identity)
 
     def wait_until_warm(self) -> None:
-        """Waits until the disk tier's index is loaded. Raises :class:`InputOutputError` when the disk cannot be used."""
+        """Waits until the disk tier's index is loaded. Raises :class:`InputOutputError` if it cannot be."""
         check(library().kvstore_wait_until_warm(self._checked()))
 
     def flush(self) -> FlushResult:
