@@ -17,6 +17,8 @@ let package = Package(
     name: "kvstore",
     products: [
         .library(name: "KVStore", targets: ["KVStore"]),
+        // Not `kvstore`: of two products with one name SwiftPM drops the second.
+        .library(name: "kvstore_c", type: .dynamic, targets: ["KVStoreC"]),
         .executable(name: "kvstore", targets: ["KVStoreCLI"]),
         .executable(name: "kvstore-bench", targets: ["KVStoreBench"]),
     ],
@@ -49,6 +51,8 @@ let package = Package(
             swiftSettings: sourceSettings
         ),
         .target(name: "KVStoreIPC", dependencies: ["KVStore", "CLinux"], swiftSettings: sourceSettings),
+        .target(name: "CKVStore"),
+        .target(name: "KVStoreC", dependencies: ["KVStore", "KVStoreIPC", "CKVStore"], swiftSettings: sourceSettings),
         .target(
             name: "KVStoreServer",
             dependencies: [
@@ -94,6 +98,11 @@ let package = Package(
                 .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ]
+        ),
+        .executableTarget(name: "CABIProgram", dependencies: ["KVStoreC", "CKVStore"], path: "Tests/CABIProgram"),
+        .testTarget(
+            name: "KVStoreCTests",
+            dependencies: ["KVStoreC", "KVStoreTestSupport", "CABIProgram", "KVStoreCLI"]
         ),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
