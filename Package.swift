@@ -19,6 +19,7 @@ let package = Package(
         .library(name: "KVStore", targets: ["KVStore"]),
         .executable(name: "kvstore", targets: ["KVStoreCLI"]),
         .executable(name: "kvstore-bench", targets: ["KVStoreBench"]),
+        .executable(name: "swift-llama", targets: ["SwiftLlama"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -79,6 +80,17 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "bench/KVStoreBench"
+        ),
+        .target(name: "CLlamaKernels", path: "examples/SwiftLlama/Kernels"),
+        .executableTarget(
+            name: "SwiftLlama",
+            dependencies: [
+                "KVStore", "KVStoreIPC", "CLlamaKernels",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "examples/SwiftLlama/Sources",
+            swiftSettings: sourceSettings
         ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport", "CRocksDB"]),

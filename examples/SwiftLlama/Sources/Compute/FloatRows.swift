@@ -1,7 +1,7 @@
 /// A matrix of floats, row after row: activations.
 ///
 /// @unchecked Sendable: the memory belongs to one forward pass; workers write disjoint parts of it.
-final class FloatRows: @unchecked Sendable {
+@safe final class FloatRows: @unchecked Sendable {
     /// Numbers in a row.
     let columns: Int
     /// Rows there is room for.

@@ -4,7 +4,7 @@ internal import CLlamaKernels
 /// in order. Several matrices with the same inputs may be one, one below the other.
 ///
 /// @unchecked Sendable: written in init only.
-final class PackedMatrix: @unchecked Sendable {
+@safe final class PackedMatrix: @unchecked Sendable {
     /// Numbers that go in.
     let inputs: Int
     /// Numbers that come out.
@@ -20,7 +20,7 @@ final class PackedMatrix: @unchecked Sendable {
         let inputs = parts[0].shape[1]
         self.inputs = inputs
         outputs = parts.reduce(0) { $0 + $1.shape[0] }
-        let lanes = Int(LLAMA_LANES.rawValue)
+        let lanes = Int(LLAMA_LANES)
         let panelCount = (outputs + lanes - 1) / lanes
         self.panelCount = panelCount
         unsafe panels = .allocate(capacity: panelCount * inputs * lanes)
@@ -42,12 +42,11 @@ final class PackedMatrix: @unchecked Sendable {
     func multiply(_ from: FloatRows, rows: Int, into to: FloatRows, add: Bool = false) {
         precondition(from.columns == inputs && to.columns == outputs, "the shapes do not fit")
         guard rows > 0 else { return }
-        // Safe: both have `rows` rows, checked here; tasks write different outputs.
-        let source = unsafe from.pointer(row: 0, count: rows)
-        let target = unsafe to.pointer(row: 0, count: rows)
         Workers.split(panelCount, least: 4) { range in
+            // Safe: both have `rows` rows, which `pointer` checks; tasks write different outputs.
             unsafe llama_multiply(
-                source, rows, inputs, panels, range.lowerBound, range.upperBound, outputs, target, add)
+                from.pointer(row: 0, count: rows), rows, inputs, panels, range.lowerBound, range.upperBound, outputs,
+                to.pointer(row: 0, count: rows), add)
         }
     }
 }

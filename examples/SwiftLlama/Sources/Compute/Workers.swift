@@ -6,7 +6,7 @@ enum Workers {
     static let count = max(1, min(8, ProcessorCount.active))
 
     /// Calls `body` for pieces of `0..<total` of at least `least` (where there are that many), in parallel.
-    static func split(_ total: Int, least: Int, _ body: (Range<Int>) -> Void) {
+    static func split(_ total: Int, least: Int, _ body: @Sendable (Range<Int>) -> Void) {
         // More pieces than threads, since another process may hold one of the cores.
         let pieces = max(1, min(total / least, count * 4))
         guard pieces > 1 else { return body(0..<total) }
@@ -18,7 +18,7 @@ enum Workers {
     }
 
     /// Calls `body` with each of `0..<count`, in parallel.
-    static func each(_ count: Int, _ body: (Int) -> Void) {
+    static func each(_ count: Int, _ body: @Sendable (Int) -> Void) {
         guard count > 1 else { return (0..<count).forEach(body) }
         DispatchQueue.concurrentPerform(iterations: count, execute: body)
     }

@@ -3,7 +3,7 @@ internal import Glibc
 /// A file's bytes, mapped: they are read when they are used. The file must not be shortened meanwhile.
 ///
 /// @unchecked Sendable: the mapping is read-only and lives as long as the object.
-final class MappedFile: @unchecked Sendable {
+@safe final class MappedFile: @unchecked Sendable {
     /// Bytes of the file.
     let byteCount: Int
     // Mapped from init to deinit.
@@ -11,7 +11,8 @@ final class MappedFile: @unchecked Sendable {
 
     /// Maps `path`.
     init(_ path: String) throws(ModelError) {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        // Safe: the path is a string of ours, ended by a zero.
+        let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw ModelError("\(path): \(Self.reason)") }
         defer { close(descriptor) }
         var status = stat()

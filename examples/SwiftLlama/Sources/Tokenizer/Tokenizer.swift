@@ -115,7 +115,8 @@ struct Tokenizer: Sendable {
                 if best == nil || rank < best!.rank { best = (rank, at) }
             }
             guard let best else { break }
-            symbols[best.at] += symbols.remove(at: best.at + 1)
+            let right = symbols.remove(at: best.at + 1)
+            symbols[best.at] += right
         }
         return symbols
     }
