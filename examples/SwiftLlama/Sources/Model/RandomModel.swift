@@ -90,8 +90,8 @@ struct RandomModel {
             parts += [
                 Part(name: "\(name).input_layernorm.weight", shape: [hidden], deviation: nil),
                 Part(name: "\(name).post_attention_layernorm.weight", shape: [hidden], deviation: nil),
-                // Scores with a deviation of about 2: some tokens matter much more than others.
-                Part(name: "\(name).self_attn.q_proj.weight", shape: [queries, hidden], deviation: 2 * even(hidden)),
+                // Scores with a deviation of about 5: a few tokens matter much more than all others.
+                Part(name: "\(name).self_attn.q_proj.weight", shape: [queries, hidden], deviation: 5 * even(hidden)),
                 Part(name: "\(name).self_attn.k_proj.weight", shape: [keys, hidden], deviation: even(hidden)),
                 Part(name: "\(name).self_attn.v_proj.weight", shape: [keys, hidden], deviation: 2 * even(hidden)),
                 Part(name: "\(name).self_attn.o_proj.weight", shape: [hidden, queries], deviation: 2 * even(queries)),
