@@ -104,6 +104,14 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),
+        .testTarget(
+            name: "SwiftLlamaTests",
+            dependencies: [
+                "SwiftLlama", "KVStore", "KVStoreIPC", "KVStoreServer", "KVStoreTestSupport",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "examples/SwiftLlama/Tests"
+        ),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(

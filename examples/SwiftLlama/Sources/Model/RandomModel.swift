@@ -53,6 +53,7 @@ struct RandomModel {
               "max_position_embeddings": \(shape.maximumPositions),
               "rms_norm_eps": \(shape.normEpsilon),
               "rope_theta": \(shape.ropeTheta),
+              "rope_scaling": \(shape.ropeScaling.text),
               "tie_word_embeddings": \(shape.tiesEmbeddings),
               "torch_dtype": "bfloat16",
               "hidden_act": "silu",
@@ -130,6 +131,19 @@ struct RandomModel {
             }
         }
         return Data(bytes)
+    }
+}
+
+extension ModelConfiguration.RopeScaling {
+    /// As `config.json` has it.
+    fileprivate var text: String {
+        switch self {
+        case .none: return "null"
+        case .linear(let factor): return #"{"rope_type": "linear", "factor": \#(factor)}"#
+        case .llama3(let factor, let low, let high, let original):
+            return #"{"rope_type": "llama3", "factor": \#(factor), "low_freq_factor": \#(low), "#
+                + #""high_freq_factor": \#(high), "original_max_position_embeddings": \#(original)}"#
+        }
     }
 }
 
