@@ -6,6 +6,6 @@ struct SwiftLlamaCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "swift-llama",
         abstract: "A small Llama engine whose prefix cache is kvstore.",
-        subcommands: [GenerateCommand.self, MakeModelCommand.self]
+        subcommands: [GenerateCommand.self, DemoCommand.self, MakeModelCommand.self, DemoPhaseCommand.self]
     )
 }
