@@ -32,8 +32,8 @@ struct SafeTensorsTests {
     static func tensor(_ fields: String) -> String { #"{"a":{"# + fields + "}}" }
 
     @Test(arguments: [
-        file("{", length: 0), file("{}", length: 3, dataBytes: 0), file("{}", length: .max), file("{}", length: 1 << 63),
-        file("{}x"), file("[]"), [1, 2, 3], [],
+        file("{", length: 0), file("{}", length: 3, dataBytes: 0), file("{}", length: .max),
+        file("{}", length: 1 << 63), file("{}x"), file("[]"), [1, 2, 3], [],
         file(tensor(#""dtype":"F32","shape":[2],"data_offsets":[0,8]"#)),
         file(tensor(#""dtype":"BF16","shape":[2],"data_offsets":[0,8]"#)),
         file(tensor(#""dtype":"BF16","shape":[8],"data_offsets":[8,24]"#)),

@@ -7,7 +7,8 @@ import Testing
 @Suite("Tokenizer")
 struct TokenizerTests {
     static let texts = [
-        "", " ", "Hello, world!", "  two  spaces\n\n\ttab ", "it's we'll I'VE don't", "naïve café 東京 🙂👩‍👩‍👧", "e\u{301}\u{0}\u{7F}",
+        "", " ", "Hello, world!", "  two  spaces\n\n\ttab ", "it's we'll I'VE don't", "naïve café 東京 🙂👩‍👩‍👧",
+        "e\u{301}\u{0}\u{7F}",
         "3.14159 ½ ⅫIV 1234567", "a\r\nb\r\n\r\n  c   ", "<s>marked<s> twice <s",
     ]
 

@@ -27,7 +27,8 @@ struct ModelOptions: ParsableArguments {
 
     /// What was used, for people.
     var sentence: String {
-        directory.map { "model \($0)" } ?? "model made with random weights (--preset \(preset) --seed \(seed)): its text is noise"
+        directory.map { "model \($0)" }
+            ?? "model made with random weights (--preset \(preset) --seed \(seed)): its text is noise"
     }
 }
 

@@ -37,7 +37,9 @@ enum Kernels {
     }
 
     /// Writes `count` numbers of a row as bf16.
-    static func narrow(_ x: FloatRows, row: Int, column: Int, count: Int, into bytes: inout MutableRawSpan, at offset: Int) {
+    static func narrow(
+        _ x: FloatRows, row: Int, column: Int, count: Int, into bytes: inout MutableRawSpan, at offset: Int
+    ) {
         precondition(column + count <= x.columns && offset >= 0 && offset + 2 * count <= bytes.byteCount)
         unsafe bytes.withUnsafeMutableBytes {
             unsafe llama_narrow(x.pointer(row: row) + column, count, $0.baseAddress! + offset)

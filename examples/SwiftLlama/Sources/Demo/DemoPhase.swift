@@ -70,7 +70,9 @@ struct DemoPhaseCommand: ParsableCommand {
             newTokens = command.settings.tokens
         }
 
-        func cached() throws -> Engine { Engine(llama, cache: try PrefixCache(cache, model: llama, tokensPerBlock: 16)) }
+        func cached() throws -> Engine {
+            Engine(llama, cache: try PrefixCache(cache, model: llama, tokensPerBlock: 16))
+        }
 
         func recorder(_ step: String) -> DemoRecorder {
             DemoRecorder(step: step, prompts: prompts, newTokens: newTokens)
@@ -118,12 +120,13 @@ struct DemoPhaseCommand: ParsableCommand {
 
     /// A new process: what the killed one left on disk.
     private func restart(_ session: Session) throws {
+        let step = settings.socket == nil ? "disk" : "new process"
         var report = DemoReport()
         let engine = try session.cached()
         // Touches all weights once; nothing of it is stored.
         _ = session.recorder("warm-up").run(session.plain, variant: 1000, user: 0)
         for variant in 0..<settings.rounds {
-            report.runs.append(session.recorder("disk").run(engine, variant: variant, user: 3))
+            report.runs.append(session.recorder(step).run(engine, variant: variant, user: 3))
             report.runs.append(session.recorder("no cache").run(session.plain, variant: variant, user: 3))
         }
         let recorder = session.recorder("batch of 3")
@@ -136,10 +139,11 @@ struct DemoPhaseCommand: ParsableCommand {
 
     /// After a file was damaged; and the negative controls.
     private func damaged(_ session: Session) throws {
+        let step = settings.socket == nil ? "damaged record" : "third process"
         var report = DemoReport()
         let engine = try session.cached()
         for variant in 0..<settings.rounds {
-            report.runs.append(session.recorder("damaged record").run(engine, variant: variant, user: 1))
+            report.runs.append(session.recorder(step).run(engine, variant: variant, user: 1))
         }
         report.runs.append(session.recorder("stored again").run(engine, variant: 0, user: 1))
         let identity = PrefixCache.identity(of: session.llama, tokensPerBlock: 16)
@@ -149,7 +153,7 @@ struct DemoPhaseCommand: ParsableCommand {
             // The signs of all values of one block's second half of layers.
             for offset in blocks[1].count / 2..<blocks[1].count where offset % 2 == 1 { blocks[1][offset] ^= 0x80 }
         }
-        report.runs.append(session.recorder("control: other content").run(engine, variant: 0, user: 1))
+        report.runs.append(session.recorder(DemoSummary.contentControl).run(engine, variant: 0, user: 1))
         // Back to what is right, then two blocks in each other's place.
         session.cache.remove(try session.cache.namespace(identity).prefix(tokens: tokens))
         _ = session.recorder("rebuilt").run(engine, variant: 0, user: 1)

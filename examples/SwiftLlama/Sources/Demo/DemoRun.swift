@@ -15,6 +15,8 @@ struct DemoRun: Codable {
     let firstTokenSeconds: Double
     /// From the request to its last token and its last block stored.
     let totalSeconds: Double
+    /// Time of the processor meanwhile, all threads of the process together.
+    let processorSeconds: Double
     let tokens: [UInt32]
     /// SHA-256 over the bits of every logit of every step.
     let logitsDigest: String
@@ -52,33 +54,34 @@ struct DemoRecorder {
     func run(_ engine: Engine, variant: Int, user: Int) -> DemoRun {
         let prompt = prompts.prompt(variant: variant, user: user)
         let request = engine.submit(prompt, maximumNewTokens: newTokens)
-        let started = ContinuousClock.now
+        let started = Times.now
         engine.run()
-        return record(request, engine, variant, user, started.duration(to: .now).seconds)
+        return record(request, engine, variant, user, Times.now - started)
     }
 
     /// Runs several users' requests as one batch. `inFlight` is called when all have their first token.
     func batch(_ engine: Engine, variant: Int, users: [Int], inFlight: ([Generation]) -> Void) -> [DemoRun] {
-        let started = ContinuousClock.now
+        let started = Times.now
         let requests = users.map { user in
             engine.submit(prompts.prompt(variant: variant, user: user), maximumNewTokens: newTokens)
         }
         while requests.contains(where: \.newTokens.isEmpty), engine.step() {}
         inFlight(requests)
         engine.run()
-        let seconds = started.duration(to: .now).seconds
-        return zip(requests, users).map { record($0, engine, variant, $1, seconds) }
+        let spent = Times.now - started
+        return zip(requests, users).map { record($0, engine, variant, $1, spent) }
     }
 
     private func record(
-        _ request: Generation, _ engine: Engine, _ variant: Int, _ user: Int, _ totalSeconds: Double
+        _ request: Generation, _ engine: Engine, _ variant: Int, _ user: Int, _ spent: Times
     ) -> DemoRun {
         DemoRun(
             step: step, variant: variant, user: user, promptTokens: request.promptCount,
             loadedTokens: request.loadedTiers.count * engine.layout.tokens,
             memoryBlocks: request.loadedTiers.count { $0 == .memory },
             diskBlocks: request.loadedTiers.count { $0 == .disk },
-            firstTokenSeconds: request.firstTokenSeconds ?? 0, totalSeconds: totalSeconds,
+            firstTokenSeconds: request.firstTokenSeconds ?? 0, totalSeconds: spent.wall,
+            processorSeconds: spent.processor,
             tokens: Array(request.newTokens), logitsDigest: request.logitsDigest,
             blockDigests: engine.blockDigests(request))
     }

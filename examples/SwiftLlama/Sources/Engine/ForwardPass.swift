@@ -55,28 +55,28 @@ final class ForwardPass: Sendable {
                 model.rotary.angles(at: segment.firstPosition + index - segment.tokens.startIndex)
             }
         }
-        let epsilon = model.configuration.normEpsilon
         for (number, layer) in model.layers.enumerated() {
-            Workers.split(rows, least: 8) { range in
-                for row in range {
-                    Kernels.rmsNorm(hidden, row: row, weight: layer.attentionNorm, epsilon: epsilon, into: normed, at: row)
-                }
-            }
+            norm(rows, layer.attentionNorm)
             layer.queryKeyValue.multiply(normed, rows: rows, into: queryKeyValue)
-            Workers.split(rows, least: 8) { range in for row in range { rotate(row, by: angles[row]) } }
+            each(rows) { rotate($0, by: angles[$0]) }
             save(segments, layer: number)
             attend(segments, layer: number)
             layer.attentionOutput.multiply(attended, rows: rows, into: hidden, add: true)
-            Workers.split(rows, least: 8) { range in
-                for row in range {
-                    Kernels.rmsNorm(hidden, row: row, weight: layer.feedForwardNorm, epsilon: epsilon, into: normed, at: row)
-                }
-            }
+            norm(rows, layer.feedForwardNorm)
             layer.gateUp.multiply(normed, rows: rows, into: gateUp)
-            Workers.split(rows, least: 8) { range in for row in range { Kernels.swiglu(gateUp, row: row, into: inner) } }
+            each(rows) { Kernels.swiglu(gateUp, row: $0, into: inner) }
             layer.down.multiply(inner, rows: rows, into: hidden, add: true)
         }
         return output(segments)
+    }
+
+    private func each(_ rows: Int, _ body: @Sendable (Int) -> Void) {
+        Workers.split(rows, least: 8) { range in for row in range { body(row) } }
+    }
+
+    private func norm(_ rows: Int, _ weight: [Float]) {
+        let epsilon = model.configuration.normEpsilon
+        each(rows) { Kernels.rmsNorm(hidden, row: $0, weight: weight, epsilon: epsilon, into: normed, at: $0) }
     }
 
     private func embed(_ segments: [Segment]) {
@@ -108,7 +108,10 @@ final class ForwardPass: Sendable {
                 let (block, token) = position.quotientAndRemainder(dividingBy: layout.tokens)
                 segment.table.withMutableBytes(at: block) { bytes in
                     let offset = token * width * 2
-                    let places = [(keys, layout.keys(layer: layer, head: 0)), (keys + width, layout.values(layer: layer, head: 0))]
+                    let places = [
+                        (keys, layout.keys(layer: layer, head: 0)),
+                        (keys + width, layout.values(layer: layer, head: 0)),
+                    ]
                     for (column, start) in places {
                         Kernels.narrow(
                             queryKeyValue, row: row, column: column, count: width, into: &bytes, at: start + offset)

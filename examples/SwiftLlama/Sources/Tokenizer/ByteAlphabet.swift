@@ -5,12 +5,14 @@ enum ByteAlphabet {
     static let characters: [Unicode.Scalar] = {
         var next: UInt32 = 0x100
         return (0..<256).map { byte -> Unicode.Scalar in
-            let isPrintable = (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || (0xAE...0xFF).contains(byte)
-            if isPrintable { return Unicode.Scalar(UInt8(byte)) }
+            if printable.contains(where: { $0.contains(byte) }) { return Unicode.Scalar(UInt8(byte)) }
             defer { next += 1 }
             return Unicode.Scalar(next) ?? " "
         }
     }()
+
+    // Without the space, the no-break space, the soft hyphen and controls.
+    private static let printable = [0x21...0x7E, 0xA1...0xAC, 0xAE...0xFF]
 
     /// The byte of each character.
     static let bytes: [Unicode.Scalar: UInt8] = Dictionary(

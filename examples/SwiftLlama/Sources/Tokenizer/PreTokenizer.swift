@@ -57,7 +57,7 @@ private struct Scan {
         if "stmd".unicodeScalars.contains(letter) { return after(first) }
         let second = after(first)
         guard let other = lower(at(second), ignoringCase) else { return nil }
-        let isKnown = (letter == "r" && other == "e") || (letter == "v" && other == "e") || (letter == "l" && other == "l")
+        let isKnown = other == "e" ? letter == "r" || letter == "v" : letter == "l" && other == "l"
         return isKnown ? after(second) : nil
     }
 
