@@ -34,7 +34,7 @@ struct DemoTable {
                 "flushed before the kill: \(durable) blocks, \(summary.diskBytes >> 20) MiB on disk in the end")
         }
         if summary.rows.contains(where: { $0.step == "damaged record" }) {
-            lines.append("damaged record: bad blocks that the store noticed, and did not serve: \(summary.corruptBlocks)")
+            lines.append("damaged record: the store noticed \(summary.corruptBlocks) bad blocks and served none")
         }
         for control in summary.controls { lines.append(sentence(control)) }
         let loads = summary.loadAverages.map { String(format: "%.2f", $0) }.joined(separator: " ")
