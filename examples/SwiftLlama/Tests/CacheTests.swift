@@ -203,6 +203,18 @@ struct CacheTests {
         #expect(Self.run(engine).outcome == Self.expected)
     }
 
+    @Test func `what a block is called depends on its numbers only`() {
+        var shape = TestModel.tiny
+        let text = shape.numbersText
+        (shape.endTokens, shape.maximumPositions) = ([1, 2, 3, 4], 9)
+        #expect(shape.numbersText == text)
+        shape.ropeTheta += 1
+        #expect(shape.numbersText != text)
+        shape.ropeTheta -= 1
+        shape.ropeScaling = .linear(factor: 2)
+        #expect(shape.numbersText != text)
+    }
+
     @Test func `models that differ in one weight share nothing`() throws {
         let store = try BlockStore(Self.configuration())
         _ = Self.run(try Self.engine(store))

@@ -26,7 +26,7 @@ final class PrefixCache {
             model: "SwiftLlama", revision: digest, elementType: .bf16, layers: shape.layers,
             keyHeads: shape.keyValueHeads, keyHeadDimension: shape.headDimension, tokensPerBlock: tokensPerBlock,
             additional: [
-                "shape": .string("\(shape)"),
+                "shape": .string(shape.numbersText),
                 "arithmetic": .string("1 \(Kernels.instructionSet)"),
             ])
     }

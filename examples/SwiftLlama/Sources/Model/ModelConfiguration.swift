@@ -119,6 +119,13 @@ extension ModelConfiguration {
         }
     }
 
+    /// All that changes K and V and is not counted in the shape of a block. Spelled out: the description of a set, such
+    /// as `endTokens`, has another order in each process.
+    var numbersText: String {
+        "hidden \(hiddenSize) inner \(intermediateSize) heads \(heads) epsilon \(normEpsilon) theta \(ropeTheta) "
+            + "scaling \(ropeScaling)"
+    }
+
     /// What is wrong with the shape.
     var problems: [String] {
         var problems: [String] = []
