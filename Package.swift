@@ -21,6 +21,7 @@ let package = Package(
         .library(name: "kvstore_c", type: .dynamic, targets: ["KVStoreC"]),
         .executable(name: "kvstore", targets: ["KVStoreCLI"]),
         .executable(name: "kvstore-bench", targets: ["KVStoreBench"]),
+        .executable(name: "swift-llama", targets: ["SwiftLlama"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -86,6 +87,17 @@ let package = Package(
             ],
             path: "bench/KVStoreBench"
         ),
+        .target(name: "CLlamaKernels", path: "examples/SwiftLlama/Kernels"),
+        .executableTarget(
+            name: "SwiftLlama",
+            dependencies: [
+                "KVStore", "KVStoreIPC", "CLlamaKernels",
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "examples/SwiftLlama/Sources",
+            swiftSettings: sourceSettings
+        ),
         .target(name: "KVStoreTestSupport", dependencies: ["KVStore"], path: "Tests/KVStoreTestSupport"),
         .testTarget(name: "KVStoreTests", dependencies: ["KVStore", "KVStoreTestSupport", "CRocksDB"]),
         .testTarget(name: "KVStoreIPCTests", dependencies: ["KVStoreIPC", "KVStoreTestSupport"]),
@@ -103,6 +115,14 @@ let package = Package(
         .testTarget(
             name: "KVStoreCTests",
             dependencies: ["KVStoreC", "KVStoreTestSupport", "CABIProgram", "KVStoreCLI"]
+        ),
+        .testTarget(
+            name: "SwiftLlamaTests",
+            dependencies: [
+                "SwiftLlama", "KVStore", "KVStoreIPC", "KVStoreServer", "KVStoreTestSupport",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            path: "examples/SwiftLlama/Tests"
         ),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),

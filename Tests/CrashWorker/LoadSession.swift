@@ -13,6 +13,7 @@ import Synchronization
 /// flushing N / flushed N REFUSED DROPPED EVICTED MEMORY    before and after a flush, with counters
 /// written NS                       nothing was only in memory at some time after NS, and nobody had flushed
 /// wrong ID BLOCK                   bytes that do not belong there
+/// warning TEXT                     an event of the store
 /// ```
 /// Kinds: `calm` stores little and only what is new, so nothing has to be dropped or evicted; `roomy` also reads what
 /// earlier sessions stored, so memory is short but the disk is not; `tight` stores as fast as it can.
@@ -63,7 +64,9 @@ final class LoadSession: Sendable {
         var disk = DiskConfiguration(path: directory, capacityBytes: capacityBytes)
         disk.writeBackDelaySeconds = delaySeconds
         let start = nanosecondsNow()
-        let store = try BlockStore(Configuration(memoryCapacityBytes: 16 << 20, disk: disk))
+        var configuration = Configuration(memoryCapacityBytes: 16 << 20, disk: disk)
+        configuration.onEvent = { [self] event in if event.severity == .warning { say("warning \(event.message)") } }
+        let store = try BlockStore(configuration)
         // Half of the sessions begin before the index is there.
         if seed % 2 == 0, !store.waitUntilWarm() { say("cold \(store.statistics.diskProblem ?? "")") }
         say("open \((nanosecondsNow() - start) / 1_000_000)")

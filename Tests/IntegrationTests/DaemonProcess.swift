@@ -70,6 +70,19 @@ final class DaemonProcess {
         process.waitUntilExit()
     }
 
+    /// SIGSTOP; returns once no thread of it runs any more, which on a busy machine takes a moment.
+    func stop() {
+        kill(identifier, SIGSTOP)
+        let tasks = "/proc/\(identifier)/task"
+        func isRunning(_ task: String) -> Bool {
+            let text = (try? String(contentsOfFile: "\(tasks)/\(task)/stat", encoding: .utf8)) ?? ""
+            return !(text[(text.lastIndex(of: ")") ?? text.startIndex)...].hasPrefix(") T") || text.isEmpty)
+        }
+        while ((try? FileManager.default.contentsOfDirectory(atPath: tasks)) ?? []).contains(where: isRunning) {
+            usleep(1000)
+        }
+    }
+
     /// SIGTERM, and the exit code that follows.
     func terminate() -> Int32 {
         process?.terminate()

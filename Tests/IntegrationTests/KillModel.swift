@@ -14,6 +14,9 @@ struct KillModel {
     }
 
     private(set) var records: [Int: Record] = [:]
+    /// What was said of each conversation, for the message of a failure; and what the workers warned of.
+    private(set) var history: [Int: [String]] = [:]
+    private(set) var warnings: [String] = []
     private var flushCovers: [(id: Int, turn: Int)] = []
     private(set) var flushesBelieved = 0
     private(set) var complaints: [String] = []
@@ -32,10 +35,13 @@ struct KillModel {
     mutating func read(_ lines: [String]) {
         for id in records.keys { records[id]!.storedAt = [:] }
         flushCovers = []
+        for id in history.keys { history[id]!.append("|") }
         for line in lines {
             let words = line.split(separator: " ")
             let numbers = words.dropFirst().map { Int($0) ?? -1 }
+            if ["stored", "removing", "removed"].contains(words[0]) { history[numbers[0], default: []].append(line) }
             switch (words.first, numbers.count) {
+            case ("warning", _): warnings.append(line)
             case ("stored", 3): noteStored(numbers[0], turns: numbers[1], at: UInt64(numbers[2]))
             case ("removing", 2):
                 records[numbers[0]]?.removingFrom = numbers[1]

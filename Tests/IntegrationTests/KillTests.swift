@@ -64,6 +64,8 @@ struct KillTrial {
     /// Raw bytes of the blocks found after a kill, once the directory had been filled.
     private(set) var lowestKeptBytes = Int.max
     private var wasFull = false
+    /// What had been removed when the worker was killed.
+    private var removals: [Removal] = []
 
     init(name: String, capacityBytes: Int, seed: UInt64) {
         table = ResultTable(name: name)
@@ -117,6 +119,10 @@ struct KillTrial {
         #expect(bytes <= capacityBytes, "after the kill; \(place)")
         #expect(model.highestMemoryBytes <= 16 << 20, "\(place)")
         if !isRoomy { model.requireNothing() }
+        let copy = directory.path + "/removals.log"
+        try? FileManager.default.removeItem(atPath: copy)
+        try? FileManager.default.copyItem(atPath: path + "/removals.log", toPath: copy)
+        removals = try RemovalsLog.open(copy).removals.removals
         if verifies { try verify() }
     }
 
@@ -228,8 +234,26 @@ struct KillTrial {
                 lease.withBytes(at: number) { Payload.matches($0, key: key, version: old) }
             }
             let what = older == nil ? "wrong bytes" : "a removed block came back"
-            #expect(Bool(false), "\(what): block \(number) of conversation \(conversation.id); \(place)")
+            #expect(
+                Bool(false),
+                "\(what): block \(number) of conversation \(conversation.id); \(place); \(whereabouts(prefix, store)); \
+                \(model.history[conversation.id, default: []].suffix(40).joined(separator: ", ")); \(model.warnings)"
+            )
         }
         return lease.count
+    }
+
+    /// Where the blocks of a prefix lie on disk, and what the log of removals said of them when the worker was killed.
+    private func whereabouts(_ prefix: Prefix, _ store: BlockStore) -> String {
+        store.core.with { core in
+            prefix.keys.enumerated().map { number, key in
+                let entry = core.entries.find(key).map { core.entries[$0] }
+                let place = entry.map { $0.isOnDisk ? "\($0.segment)/\($0.ordinal)" : "memory" } ?? "nowhere"
+                let removed = removals.first { removal in
+                    if case .block(let identity) = removal.subject { identity.key == key } else { false }
+                }
+                return "\(number): \(place), removed below \(removed.map { "\($0.extent)" } ?? "nothing")"
+            }.joined(separator: "; ")
+        }
     }
 }
