@@ -17,6 +17,8 @@ let package = Package(
     name: "kvstore",
     products: [
         .library(name: "KVStore", targets: ["KVStore"]),
+        // Not `kvstore`: of two products with one name SwiftPM drops the second.
+        .library(name: "kvstore_c", type: .dynamic, targets: ["KVStoreC"]),
         .executable(name: "kvstore", targets: ["KVStoreCLI"]),
         .executable(name: "kvstore-bench", targets: ["KVStoreBench"]),
     ],
@@ -49,6 +51,8 @@ let package = Package(
             swiftSettings: sourceSettings
         ),
         .target(name: "KVStoreIPC", dependencies: ["KVStore", "CLinux"], swiftSettings: sourceSettings),
+        .target(name: "CKVStore"),
+        .target(name: "KVStoreC", dependencies: ["KVStore", "KVStoreIPC", "CKVStore"], swiftSettings: sourceSettings),
         .target(
             name: "KVStoreServer",
             dependencies: [
