@@ -123,11 +123,12 @@ public:
 
     Tokens tokenize(const std::string &text) const {
         const int size = static_cast<int>(text.size());
-        Tokens tokens(text.size() + 2);
-        const int count = llama_tokenize(
-            vocabulary(), text.data(), size, tokens.data(), static_cast<int>(tokens.size()), true, true);
-        if (count < 0) fail("the prompt cannot be tokenized");
-        tokens.resize(count);
+        // Without room it says how many there are, as a negative number.
+        Tokens tokens(-llama_tokenize(vocabulary(), text.data(), size, nullptr, 0, true, true));
+        const auto room = static_cast<int>(tokens.size());
+        if (llama_tokenize(vocabulary(), text.data(), size, tokens.data(), room, true, true) != room || room == 0) {
+            fail("the prompt cannot be tokenized");
+        }
         return tokens;
     }
 
