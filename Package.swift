@@ -96,6 +96,11 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ]
         ),
+        .executableTarget(name: "CABIProgram", dependencies: ["KVStoreC", "CKVStore"], path: "Tests/CABIProgram"),
+        .testTarget(
+            name: "KVStoreCTests",
+            dependencies: ["KVStoreC", "KVStoreTestSupport", "CABIProgram", "KVStoreCLI"]
+        ),
         .testTarget(name: "KVStoreCLITests", dependencies: ["KVStoreCLI"], exclude: ["Golden"]),
         .testTarget(name: "KVStoreBenchTests", dependencies: ["KVStoreBench"], exclude: ["Golden"]),
         .executableTarget(

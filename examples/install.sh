@@ -40,13 +40,14 @@ build="${KVSTORE_C_BUILD_PATH:-.build/c-abi}"
 mkdir -p "$build"
 symbols="$(cd "$build" && pwd)/kvstore.map"
 printf '{ global: kvstore_*; local: *; };\n' > "$symbols"
-swift build -c release --product kvstore_c --static-swift-stdlib --scratch-path "$build" \
+swift build -c release --product kvstore_c -Xswiftc -static-stdlib --scratch-path "$build" \
     -Xlinker "--version-script=$symbols" -Xlinker -z -Xlinker nodelete -Xlinker -soname -Xlinker libkvstore_c.so
 
 version="$(sed -n 's/.*kvstore_version(void) { return "\([^"]*\)".*/\1/p' Sources/CKVStore/text.c)"
 # A new file, not the old one written over: a process may have that one mapped.
 library="$prefix/lib/libkvstore_c.so"
 install -m 755 "$build/release/libkvstore_c.so" "$library.new"
+strip --strip-unneeded "$library.new"
 mv -f "$library.new" "$library"
 install -m 644 Sources/CKVStore/include/kvstore.h "$prefix/include/kvstore.h"
 cat > "$prefix/lib/pkgconfig/kvstore.pc" <<END
@@ -66,11 +67,11 @@ if ldd "$library" | grep -qi 'libswift\|not found'; then
     ldd "$library" | grep -i 'libswift\|not found' >&2
     exit 1
 fi
-foreign="$(nm -D --defined-only "$library" | awk '{print $NF}' | grep -v '^kvstore_' || true)"
+foreign="$(nm -D --defined-only --extern-only "$library" | awk '{print $NF}' | grep -v '^kvstore_' || true)"
 [ -z "$foreign" ] || { echo "symbols besides those of kvstore.h are visible: $foreign" >&2; exit 1; }
 
 echo "installed kvstore $version:"
-echo "  $library ($(du -h "$library" | cut -f1), $(nm -D --defined-only "$library" | wc -l) functions)"
+echo "  $library ($(du -h "$library" | cut -f1), $(nm -D --defined-only --extern-only "$library" | wc -l) functions)"
 echo "  $prefix/include/kvstore.h"
 echo "  $prefix/lib/pkgconfig/kvstore.pc"
 echo "build a program with:"
