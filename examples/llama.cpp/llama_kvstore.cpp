@@ -360,10 +360,11 @@ private:
         return visible > 0;
     }
 
-    // Rotates the values' half of a block by a hundred numbers.
+    // Rotates 32 KiB of the first layer's values, which begin after the keys of all layers.
     void change(void *place) const {
-        auto *half = static_cast<unsigned char *>(place) + bytes_ / 2;
-        std::rotate(half, half + 200, half + bytes_ / 4);
+        auto *values = static_cast<unsigned char *>(place) + bytes_ / 2 + 4096;
+        const size_t size = std::min<size_t>(32 << 10, bytes_ / 4);
+        std::rotate(values, values + size / 3 / 64 * 64, values + size);
     }
 
     // What is in the cache now must be what was restored, byte for byte and at its positions.

@@ -3,8 +3,8 @@ prompts that others have sent too, comes from kvstore instead of being computed 
 
     python chat.py --model DIRECTORY --socket /run/kvstore/kvstore.sock [--system FILE]
 
-Type a message and get an answer. With `--requests FILE` (a JSON list of conversations, each a list of messages) it
-answers each on its own, forgets it, and prints one JSON object a line.
+Type a message and get an answer. With `--requests FILE`, a JSON list of `{"system": TEXT, "turns": [TEXT, ...]}`, it prints
+one JSON object for each turn.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Chat:
 
     def __init__(self, directory: Path, dtype: str, cache: str, socket: str | None, options: argparse.Namespace):
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype)).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
         self.most_tokens = options.tokens
         self.tokens_per_block = options.block
         shape_of(self.model)  # also warms it up, so that the first answer takes no longer than later ones
         self.blocks: Blocks = NoBlocks()
         if cache == "process":
-            self.blocks = ProcessBlocks(options.block)
+            self.blocks = ProcessBlocks(options.block, options.most_blocks)
         elif cache == "store":
             store = kvstore.Store.connect(socket, timeout_ms=options.timeout, client_name="transformers")
             self.blocks = StoredBlocks(self.model, store, options.block, options.digests)
@@ -88,9 +88,14 @@ class Chat:
 
 
 def answer_requests(chat: Chat, path: Path) -> None:
-    for messages in json.loads(path.read_text()):
-        answer = chat.answer(messages)
-        print(json.dumps(asdict(answer) | asdict(chat.blocks.use)), flush=True)
+    """Every turn is answered from the store alone, as if by another process each time."""
+    for conversation in json.loads(path.read_text()):
+        messages: list[Message] = [{"role": "system", "content": conversation["system"]}]
+        for turn in conversation["turns"]:
+            messages.append({"role": "user", "content": turn})
+            answer = chat.answer(messages)
+            messages.append({"role": "assistant", "content": answer.text})
+            print(json.dumps(asdict(answer) | asdict(chat.blocks.use)), flush=True)
 
 
 def talk(chat: Chat, system: str) -> None:
@@ -115,7 +120,7 @@ def talk(chat: Chat, system: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="auto", help="element type to compute with, such as float32 or bfloat16")
     parser.add_argument("--cache", choices=["store", "process", "none"], default="store")
     parser.add_argument("--socket", default="/run/kvstore/kvstore.sock")
     parser.add_argument("--timeout", type=int, default=1000, help="milliseconds to wait for the daemon at most")
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--system", type=Path, help="file with the system prompt")
     parser.add_argument("--requests", type=Path, help="JSON list of conversations to answer")
+    parser.add_argument("--most-blocks", type=int, help="with --cache process: restore no more than so many")
     parser.add_argument("--digests", action="store_true", help="with --requests: digests of every block")
     given = parser.parse_args()
     if given.threads:

@@ -12,7 +12,8 @@ of the weights that are loaded), the element type and the attention that is used
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -87,13 +88,13 @@ def identity_of(model: PreTrainedModel, shape: Shape, tokens_per_block: int) -> 
 
 @dataclass
 class Use:
-    """What a request did with blocks. Digests are of the bytes of each block, by its number."""
+    """What a request did with blocks. Digests are of the bytes of each block, by a digest of the tokens up to its end."""
 
     restored_blocks: int = 0
     disk_blocks: int = 0
     stored_blocks: int = 0
-    restored_digests: dict[int, str] = field(default_factory=dict)
-    stored_digests: dict[int, str] = field(default_factory=dict)
+    restored_digests: dict[str, str] = field(default_factory=dict)
+    stored_digests: dict[str, str] = field(default_factory=dict)
 
 
 class Blocks(Protocol):
@@ -130,7 +131,7 @@ class StoredBlocks:
             self.use.restored_blocks = len(numbers)
             self.use.disk_blocks = lease.tiers.count("disk")
             if self.digests:
-                self.use.restored_digests = dict(enumerate(map(_digest, lease.blocks)))
+                self.use.restored_digests = self._digests(tokens, range(len(numbers)), lease.blocks)
             count = len(numbers) * self.tokens_per_block
             del numbers
             if not lease.is_current:  # this process was stopped for longer than the daemon waits
@@ -145,6 +146,9 @@ class StoredBlocks:
         while reservation := self.space.reserve(prefix):
             with reservation:
                 self._fill(reservation, cache)
+                if self.digests:
+                    numbers = reservation.block_numbers
+                    self.use.stored_digests |= self._digests(tokens, numbers, reservation.blocks)
             if not reservation.committed:
                 break
             self.use.stored_blocks += reservation.committed
@@ -155,8 +159,11 @@ class StoredBlocks:
             for layer, (keys, values) in zip(cache.layers, self._parts(block)):
                 keys.copy_(layer.keys[0, :, tokens].transpose(0, 1))
                 values.copy_(layer.values[0, :, tokens].transpose(0, 1))
-        if self.digests:
-            self.use.stored_digests |= dict(zip(reservation.block_numbers, map(_digest, reservation.blocks)))
+
+    def _digests(self, tokens: list[int], numbers: Iterable[int], blocks: list[memoryview]) -> dict[str, str]:
+        ends = [(number + 1) * self.tokens_per_block for number in numbers]
+        names = (_digest(array("I", tokens[:end])) for end in ends)
+        return dict(zip(names, map(_digest, blocks)))
 
     def _parts(self, block: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer in a block, as `[token][head][dimension]`."""
@@ -188,8 +195,9 @@ class StoredBlocks:
 class ProcessBlocks:
     """Blocks kept in this process, as a chat loop without a store keeps its `past_key_values`: what to compare with."""
 
-    def __init__(self, tokens_per_block: int = 64) -> None:
+    def __init__(self, tokens_per_block: int = 64, most_blocks: int | None = None) -> None:
         self.tokens_per_block = tokens_per_block
+        self.most_blocks = most_blocks
         self.use = Use()
         self.kept: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
@@ -197,7 +205,7 @@ class ProcessBlocks:
         """The KV of as many leading blocks as are kept, at least one token short of all."""
         self.use = Use()
         found = []
-        while (end := (len(found) + 1) * self.tokens_per_block) < len(tokens):
+        while len(found) != self.most_blocks and (end := (len(found) + 1) * self.tokens_per_block) < len(tokens):
             block = self.kept.get(tuple(tokens[:end]))
             if block is None:
                 break
@@ -230,5 +238,5 @@ class NoBlocks:
         pass
 
 
-def _digest(block: memoryview) -> str:
-    return hashlib.sha256(block).hexdigest()[:32]
+def _digest(numbers: memoryview | array[int]) -> str:
+    return hashlib.sha256(numbers).hexdigest()[:32]
