@@ -99,7 +99,8 @@ struct OutBytes {
         precondition(offset >= 0 && offset + bytes.byteCount <= count, "a copy stays within its buffer")
         // Safe: checked just above.
         unsafe bytes.withUnsafeBytes { bytes in
-            unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<offset + bytes.count]).copyMemory(from: bytes)
+            unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[offset..<offset + bytes.count]).copyMemory(
+                from: bytes)
         }
     }
 }

@@ -13,7 +13,7 @@ public func kvstore_namespace_open(
         let out = unsafe try Out(out_namespace, "out_namespace")
         let outInfo = unsafe try OutRecord.optional(out_info, leastByteCount: 48, "out_info")
         var given = unsafe kvstore_identity()
-        unsafe try record(identity, into: &given, leastByteCount: 136, "identity")
+        unsafe try record(identity, into: &given, leastByteCount: 128, "identity")
         let object = try HandleTable.current.find(store, as: StoreObject.self)
         try object.checkOpen()
         let opened: Namespace
@@ -76,7 +76,8 @@ private func namespaceIdentity(_ given: kvstore_identity) throws(CallError) -> N
 private func additionalFields(_ given: kvstore_identity) throws(CallError) -> [String: NamespaceIdentity.Field] {
     var fields: [String: NamespaceIdentity.Field] = [:]
     let given = unsafe try array(given.fields, count: Int(given.field_count), limit: 256, "identity.fields")
-    for unsafe field in unsafe given {
+    for index in unsafe given.indices {
+        let field = unsafe given[index]
         guard let name = unsafe try text(field.name, limit: 4096, "fields.name"), !name.isEmpty else {
             throw .invalidArgument("a field of the identity has no name")
         }

@@ -30,7 +30,8 @@ extension NamespaceObject {
             "prefix.extras"
         )
         var extra: [Int: [UInt8]] = [:]
-        for unsafe entry in unsafe extras {
+        for index in unsafe extras.indices {
+            let entry = unsafe extras[index]
             guard let block = unsafe Int(exactly: entry.block), block < blockCount else {
                 throw .invalidArgument("prefix.extras names a block that the prefix does not have")
             }

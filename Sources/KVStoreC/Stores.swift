@@ -13,7 +13,7 @@ public func kvstore_open(
     guarded { () throws(CallError) in
         let out = unsafe try Out(out_store, "out_store")
         var given = unsafe kvstore_options()
-        if unsafe options != nil { unsafe try record(options, into: &given, leastByteCount: 64, "options") }
+        if unsafe options != nil { unsafe try record(options, into: &given, leastByteCount: 56, "options") }
         let configuration = unsafe try storeConfiguration(given)
         let store: BlockStore
         do throws(KVStoreError) { store = try BlockStore(configuration) } catch { throw CallError(error) }

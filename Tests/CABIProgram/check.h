@@ -82,6 +82,6 @@ void check_handles(void);
 void check_fork(void);
 void check_threads(void);
 void check_daemon(const char *socket_path, int expects_daemon);
-void fuzz(uint64_t seed, uint64_t calls, unsigned threads);
+void fuzz(uint64_t seed, uint64_t calls, unsigned threads, const char *directory);
 
 #endif

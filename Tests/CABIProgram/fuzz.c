@@ -10,6 +10,7 @@ enum { POOL = 256, SCRATCH_BYTES = 4 << 20 };
 
 static _Atomic(uint64_t) pool[POOL];
 static atomic_int open_stores;
+static const char *disk_directory;
 static atomic_long outcomes[32];
 
 typedef struct {
@@ -27,9 +28,9 @@ static uint64_t random_bits(worker *worker) {
 
 static uint64_t below(worker *worker, uint64_t limit) { return random_bits(worker) % limit; }
 
-// Of 16: 13 the pointer, one null, one misaligned by a byte, one by four.
+// Of 40: 37 the pointer, one null, one misaligned by a byte, one by four.
 static void *pointer(worker *worker, void *good) {
-    switch (below(worker, 16)) {
+    switch (below(worker, 40)) {
         case 0: return NULL;
         case 1: return (char *)good + 1;
         case 2: return (char *)good + 4;
@@ -40,7 +41,7 @@ static void *pointer(worker *worker, void *good) {
 static size_t number(worker *worker, size_t good) {
     static const size_t odd[] = {0, 1, SIZE_MAX, SIZE_MAX - 1, (size_t)1 << 63, ((size_t)1 << 63) - 1, (size_t)1 << 62,
         (size_t)1 << 56, (size_t)1 << 40};
-    return below(worker, 8) ? good : odd[below(worker, sizeof odd / sizeof odd[0])];
+    return below(worker, 20) ? good : odd[below(worker, sizeof odd / sizeof odd[0])];
 }
 
 static uint64_t any_handle(worker *worker) {
@@ -93,6 +94,8 @@ static void open_something(worker *worker) {
     uint64_t handle = 0;
     if (atomic_load(&open_stores) < 4 && below(worker, 50) == 0) {
         kvstore_options options = small_options(NULL);
+        // One of the stores gets the disk; the others run on memory, because it is locked.
+        if (below(worker, 2)) options = small_options(disk_directory);
         options.memory_bytes = 16 << 20;
         if (below(worker, 3) == 0) options.flags = (uint32_t)number(worker, KVSTORE_NO_SCRUB);
         if (kvstore_open(pointer(worker, &options), pointer(worker, &handle)) == KVSTORE_OK) {
@@ -227,7 +230,8 @@ static void *work(void *argument) {
     return NULL;
 }
 
-void fuzz(uint64_t seed, uint64_t calls, unsigned threads) {
+void fuzz(uint64_t seed, uint64_t calls, unsigned threads, const char *directory) {
+    disk_directory = directory;
     enum { MOST_THREADS = 16 };
     CHECK(threads >= 1 && threads <= MOST_THREADS);
     static worker workers[MOST_THREADS];

@@ -14,10 +14,11 @@ int main(int count, char **arguments) {
     else if (strcmp(command, "daemon") == 0 && argument) check_daemon(argument, 1);
     else if (strcmp(command, "no-daemon") == 0 && argument) check_daemon(argument, 0);
     else if (strcmp(command, "fuzz") == 0 && count > 4) {
-        fuzz(strtoull(arguments[2], NULL, 10), strtoull(arguments[3], NULL, 10), (unsigned)atoi(arguments[4]));
+        fuzz(strtoull(arguments[2], NULL, 10), strtoull(arguments[3], NULL, 10), (unsigned)atoi(arguments[4]),
+            count > 5 ? arguments[5] : NULL);
     } else {
         fprintf(stderr, "usage: %s lifecycle DIR | keys | negative DIR | handles | fork | threads | daemon SOCKET |"
-            " no-daemon SOCKET | fuzz SEED CALLS THREADS\n", arguments[0]);
+            " no-daemon SOCKET | fuzz SEED CALLS THREADS [DIR]\n", arguments[0]);
         return 64;
     }
     puts("ok");

@@ -17,9 +17,9 @@ import Testing
             #include "kvstore.h"
             #include "kvstore.h"
             #define SIZE(type, size) extern char type##_size[sizeof(type) == size ? 1 : -1];
-            SIZE(kvstore_options, 64)
+            SIZE(kvstore_options, 56)
             SIZE(kvstore_connect_options, 56)
-            SIZE(kvstore_identity, 136)
+            SIZE(kvstore_identity, 128)
             SIZE(kvstore_field, 40)
             SIZE(kvstore_namespace_info, 48)
             SIZE(kvstore_block_extra, 24)
@@ -43,7 +43,9 @@ import Testing
     }
 
     @Test func `Every function of the header is implemented and the daemon has the same version`() throws {
-        func text(_ path: String) throws -> String { try String(contentsOfFile: Self.root + "/" + path, encoding: .utf8) }
+        func text(_ path: String) throws -> String {
+            try String(contentsOfFile: Self.root + "/" + path, encoding: .utf8)
+        }
         let header = try text("Sources/CKVStore/include/kvstore.h")
         let folder = Self.root + "/Sources/KVStoreC"
         var sources = try text("Sources/CKVStore/text.c")

@@ -31,7 +31,8 @@ import Testing
 
     @Test func `Random calls never trap`() throws {
         let calls = TestScale.pick(default: 200_000, full: 10_000_000)
-        try BuiltPrograms.expectOK(["fuzz", "\(TestScale.seed)", "\(calls)", "4"])
+        let directory = TemporaryDirectory("cabi")
+        try BuiltPrograms.expectOK(["fuzz", "\(TestScale.seed)", "\(calls)", "4", directory.path + "/store"])
     }
 
     @Test func `A daemon is written to and read from`() throws {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Union
+from typing import List, Mapping, Optional, Union
 
 from ._errors import InvalidArgument
 from ._library import Field, IdentityFields
@@ -26,8 +26,8 @@ _DTYPES = {
 class Identity:
     """Everything that decides whether two blocks of the same tokens are interchangeable.
 
-    Two engines share blocks when, and only when, all of it is equal. Engines whose pages have a layout that only they know
-    say ``dtype="opaque"`` and ``opaque_block_bytes``, and put whatever decides the layout into ``additional``.
+    Two engines share blocks when, and only when, all of it is equal. Engines whose pages have a layout that only they
+    know say ``dtype="opaque"`` and ``opaque_block_bytes``, and put whatever decides the layout into ``additional``.
 
     ``value_heads`` and ``value_head_dimension`` are those of the keys unless given; 0 means keys only, as with MLA. A
     daemon decides tenant and salt by the connection and does not look at these.
@@ -50,7 +50,7 @@ class Identity:
     adapter: str = ""
     tenant: str = ""
     salt: bytes = field(default=b"", repr=False)
-    additional: Mapping[str, Union[str, int, bool, bytes]] = field(default_factory=dict)
+    additional: Mapping[str, Union[str, int, bool, bytes]] = field(default_factory=dict, hash=False)
     opaque_block_bytes: Optional[int] = None
     allows_lossy_int8: bool = False
 

@@ -31,9 +31,9 @@ class Lease:
 
     While the lease lives none of its blocks is overwritten, moved or unmapped. It ends with :meth:`release`, with its
     ``with`` block, or when the object goes. Views handed out before then: memoryviews of :attr:`blocks` become invalid
-    (using one raises ``ValueError``). numpy arrays, torch tensors and slices of memoryviews cannot be made invalid, so the
-    blocks stay pinned until the last of them is gone; :meth:`release` says so by returning False. Nothing that Python can
-    reach ever points to memory that was given to somebody else.
+    (using one raises ``ValueError``). numpy arrays, torch tensors and slices of memoryviews cannot be made invalid, so
+    the blocks stay pinned until the last of them is gone; :meth:`release` says so by returning False. Nothing that Python
+    can reach ever points to memory that was given to somebody else.
 
     The memory is read-only. torch knows no such tensors: a write to one ends the process with a daemon, and damages the
     stored block in a store of this process.
@@ -80,7 +80,7 @@ class Lease:
             self._views = [view_of(block).toreadonly() for block in self._made()]
         return list(self._views)
 
-    def _made(self) -> List[ctypes.Array]:
+    def _made(self) -> List["ctypes.Array[ctypes.c_ubyte]"]:
         hold = self._checked()
         return [block_at(address, self._block_bytes, hold) for address in self._addresses]
 
@@ -114,10 +114,10 @@ class Lease:
 
     @property
     def is_current(self) -> bool:
-        """Whether every byte read under the lease up to now was the right one. When it is not, throw away what was read.
+        """Whether every byte read under the lease up to now was the right one. If not, throw away what was read.
 
-        Always so in a store of this process. With a daemon it is false after this process was stopped for longer than the
-        daemon's lease time.
+        Always so in a store of this process. With a daemon it is false after this process was stopped for longer than
+        the daemon's lease time.
         """
         hold = self._checked()
         return hold is None or check(library().kvstore_lease_is_current(hold.handle))
@@ -159,4 +159,4 @@ def acquire(handle: Optional[int], prefix: Any, block_bytes: int, memory_only: b
     )
     if not is_hit:
         return Lease(None, [], block_bytes)
-    return Lease(_Hold(lease.value), addresses[: found.value], block_bytes)
+    return Lease(_Hold(lease.value), [address or 0 for address in addresses[: found.value]], block_bytes)

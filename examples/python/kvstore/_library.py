@@ -212,8 +212,8 @@ def _load() -> ctypes.CDLL:
             continue
         return loaded
     raise LibraryNotFound(
-        f"{_NAME} cannot be loaded. Install it with `bash examples/install.sh --prefix DIR` in kvstore's folder, then set "
-        f"KVSTORE_LIBRARY=DIR/lib/{_NAME}. Tried: " + "; ".join(problems)
+        f"{_NAME} cannot be loaded. Install it with `bash examples/install.sh --prefix DIR` in kvstore's folder and set
+        " f"KVSTORE_LIBRARY=DIR/lib/{_NAME}. Tried: " + "; ".join(problems)
     )
 
 
@@ -231,7 +231,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
 
 def last_error() -> str:
     """What the last failing call of this thread has to say."""
-    return library().kvstore_last_error().decode("utf-8", "replace")
+    message: bytes = library().kvstore_last_error()
+    return message.decode("utf-8", "replace")
 
 
 def check(status: int) -> bool:
@@ -245,9 +246,10 @@ def check(status: int) -> bool:
 
 def version() -> str:
     """The library's version."""
-    return library().kvstore_version().decode()
+    text: bytes = library().kvstore_version()
+    return text.decode()
 
 
 def library_path() -> str:
     """The file that was loaded."""
-    return library()._name
+    return str(library()._name)

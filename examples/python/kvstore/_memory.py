@@ -10,19 +10,19 @@ from ._errors import InvalidArgument
 
 
 @functools.lru_cache(maxsize=64)
-def block_type(size: int) -> Type[ctypes.Array]:
-    """A type for ``size`` bytes whose objects can carry an owner: a subclass has attributes, the plain type has none."""
+def block_type(size: int) -> Type["ctypes.Array[ctypes.c_ubyte]"]:
+    """A type for ``size`` bytes whose objects can carry an owner: the plain type has no attributes."""
     return type("Block", (ctypes.c_ubyte * size,), {})
 
 
-def block_at(address: int, size: int, owner: object) -> ctypes.Array:
+def block_at(address: int, size: int, owner: object) -> "ctypes.Array[ctypes.c_ubyte]":
     """The bytes at an address. ``owner`` lives as long as anything that looks at them."""
     block = block_type(size).from_address(address)
     block.owner = owner  # type: ignore[attr-defined]
     return block
 
 
-def view_of(block: ctypes.Array) -> memoryview:
+def view_of(block: "ctypes.Array[ctypes.c_ubyte]") -> memoryview:
     """A view of unsigned bytes."""
     return memoryview(block).cast("B")
 
@@ -35,9 +35,9 @@ def numpy_view(view: memoryview, dtype: Any, shape: Any) -> Any:
     return values if shape is None else values.reshape(shape)
 
 
-def torch_view(block: ctypes.Array, dtype: Any, shape: Any) -> Any:
+def torch_view(block: "ctypes.Array[ctypes.c_ubyte]", dtype: Any, shape: Any) -> Any:
     """A torch tensor over a block, without a copy."""
-    import torch
+    import torch  # type: ignore[import-not-found,unused-ignore]
 
     values = torch.frombuffer(block, dtype=torch.uint8 if dtype is None else dtype)
     return values if shape is None else values.view(shape)

@@ -111,7 +111,7 @@ class Namespace:
 
         :param tokens: token ids: a list, a numpy array, a torch tensor.
         :param keys: instead of tokens: one key of 1 to 255 bytes per block. Equal keys must mean equal whole prefixes.
-        :param extra: with tokens: further bytes that single blocks depend on, by block number, such as an image's digest.
+        :param extra: with tokens: further bytes that single blocks depend on, by number, such as an image's digest.
         :param token_count: with keys: tokens of the whole prompt, for statistics.
         """
         return Prefix(self.tokens_per_block, tokens, keys, extra, token_count)
@@ -121,7 +121,10 @@ class Namespace:
             if prefix._tokens_per_block != self.tokens_per_block:
                 raise InvalidArgument("the prefix was made by a namespace with another number of tokens per block")
             return prefix
-        return self.prefix(keys=prefix) if is_keys(prefix) else self.prefix(prefix)
+        if is_keys(prefix):
+            keys: Any = prefix
+            return self.prefix(keys=keys)
+        return self.prefix(prefix)
 
     # Reading
 
@@ -170,13 +173,13 @@ class Namespace:
     # Writing
 
     def reserve(self, prefix: PrefixLike) -> Reservation:
-        """Asks for places for the blocks of a prefix that are missing; an empty reservation when there is nothing to do."""
+        """Asks for places for the blocks of a prefix that are missing; an empty reservation if there are none."""
         return _reservation.reserve(self._opened(), self._named(prefix), self.block_bytes)
 
     def put(self, prefix: PrefixLike, data: Any, first: int = 0) -> int:
         """Stores blocks that the caller has as bytes, those from number ``first`` on. Returns how many became visible.
 
-        :param data: whole blocks one after the other, as bytes, an array or a tensor; or a list with one such per block.
+        :param data: whole blocks one after the other, as bytes, array or tensor; or a list with one such per block.
         """
         named = self._named(prefix)
         handle = self._opened()
@@ -232,7 +235,7 @@ class Namespace:
         return self._counted("kvstore_unpin", prefix)
 
     def remove(self, prefix: PrefixLike, first: int = 0) -> int:
-        """Removes blocks from number ``first`` on, and every block that builds on them, from every tier. Returns how many."""
+        """Removes blocks from number ``first`` on, and all that builds on them, from every tier. Returns how many."""
         if first < 0:
             raise InvalidArgument("first is below 0")
         return self._counted("kvstore_remove", prefix, first)

@@ -13,8 +13,8 @@ from ._library import BlockExtra, PrefixFields
 class Prefix:
     """The blocks of a prompt from its beginning: what every operation of a namespace takes.
 
-    ``len(prefix)`` is its full blocks; a last block that is not full has no key. ``prefix[:n]`` is its first ``n``. Made by
-    :meth:`Namespace.prefix` once per prompt, it saves converting tokens for every call.
+    ``len(prefix)`` is its full blocks; a last block that is not full has no key. ``prefix[:n]`` is its first ``n``. Made
+    by :meth:`Namespace.prefix` once per prompt, it saves converting tokens for every call.
     """
 
     __slots__ = ("_fields", "_keep", "_count", "_tokens_per_block", "_extra", "_keys")
@@ -50,7 +50,7 @@ class Prefix:
                 raise InvalidArgument("extra names a block below 0")
             entry.block, entry.bytes, entry.byte_count = block, data, len(data)
         self._fields = PrefixFields(tokens=address, token_count=count, extras=entries, extra_count=len(extras))
-        self._keep = (keep, entries)
+        self._keep: object = (keep, entries)
 
     def _set_keys(self, token_count: int) -> None:
         keys = self._keys or []

@@ -14,9 +14,9 @@ from ._memory import block_at, numpy_view, readable, torch_view, view_of
 class Reservation:
     """Places for the missing blocks of a prefix, to be filled and committed. Empty, and false, when there are none.
 
-    As a context manager it commits at the end of the block and abandons when an exception leaves it. Nobody sees a block
-    before the commit, and all places must have been filled by then. After 10 seconds others may reserve the same blocks; a
-    late commit then stores nothing, and never harms.
+    As a context manager it commits at the end of the block and abandons when an exception leaves it. Nobody sees a
+    block before the commit, and all places must have been filled by then. After 10 seconds others may reserve the same blocks;
+    a late commit then stores nothing, and never harms.
 
     Fewer places than missing blocks is a normal answer: commit, and reserve again until there are none.
 
@@ -77,7 +77,7 @@ class Reservation:
             self._views = [view_of(block) for block in self._made()]
         return list(self._views)
 
-    def _made(self) -> List[ctypes.Array]:
+    def _made(self) -> List["ctypes.Array[ctypes.c_ubyte]"]:
         self._checked()
         return [block_at(address, self._block_bytes, None) for address in self._addresses]
 
@@ -158,4 +158,5 @@ def reserve(handle: Optional[int], prefix: Any, block_bytes: int) -> Reservation
     )
     if not is_any:
         return Reservation(0, [], [], block_bytes)
-    return Reservation(reservation.value, numbers[: found.value], places[: found.value], block_bytes)
+    addresses = [place or 0 for place in places[: found.value]]
+    return Reservation(reservation.value, numbers[: found.value], addresses, block_bytes)

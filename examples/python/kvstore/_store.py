@@ -143,7 +143,7 @@ class Store:
         return Namespace(self, identity)
 
     def wait_until_warm(self) -> None:
-        """Waits until the disk tier's index is loaded. Raises :class:`InputOutputError` when the disk cannot be used."""
+        """Waits until the disk tier's index is loaded. Raises :class:`InputOutputError` if it cannot be."""
         check(library().kvstore_wait_until_warm(self._checked()))
 
     def flush(self) -> FlushResult:
@@ -162,7 +162,8 @@ class Store:
             status = library().kvstore_statistics_json(self._checked(), buffer, size, ctypes.byref(needed))
             if status != BUFFER_TOO_SMALL:
                 check(status)
-                return json.loads(buffer.value)
+                figures: Dict[str, Any] = json.loads(buffer.value)
+                return figures
             size = needed.value * 2
 
     def ping(self) -> Optional[float]:

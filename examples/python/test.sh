@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Tests the Python package in a virtual environment of its own: installs it there as a user would.
+#
+#   bash examples/python/test.sh [--prefix DIR] [pytest arguments]
+#
+# DIR is where examples/install.sh has put the library; without it the library is installed into the environment.
+# KVSTORE_DAEMON names the kvstore program; without it the build's is used, and made if missing. numpy is installed from
+# the package index; torch is used when the environment's Python has it (KVSTORE_TEST_TORCH=1 installs it).
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"
+cd "$root"
+
+environment="${KVSTORE_PYTHON_ENVIRONMENT:-.build/python-test}"
+prefix=""
+if [ "${1:-}" = "--prefix" ]; then
+    prefix="$2"
+    shift 2
+fi
+if [ ! -x "$environment/bin/python" ]; then
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet pytest numpy
+fi
+[ "${KVSTORE_TEST_TORCH:-}" != 1 ] || "$environment/bin/pip" install --quiet torch
+if [ -z "$prefix" ]; then
+    prefix="$environment"
+    [ -e "$prefix/lib/libkvstore_c.so" ] || bash examples/install.sh --prefix "$prefix"
+fi
+"$environment/bin/pip" install --quiet --force-reinstall --no-deps ./examples/python
+rm -rf examples/python/build examples/python/*.egg-info
+
+if [ -z "${KVSTORE_DAEMON:-}" ]; then
+    for candidate in .build/release/kvstore .build-tests/release/kvstore; do
+        [ ! -x "$candidate" ] || KVSTORE_DAEMON="$root/$candidate"
+    done
+    if [ -z "${KVSTORE_DAEMON:-}" ]; then
+        swift build -c release --product kvstore
+        KVSTORE_DAEMON="$root/.build/release/kvstore"
+    fi
+fi
+export KVSTORE_DAEMON
+export KVSTORE_LIBRARY="$(cd "$prefix" && pwd)/lib/libkvstore_c.so"
+# From another folder, so that the installed package is tested and not the one that lies here.
+python="$(cd "$environment" && pwd)/bin/python"
+cd examples/python/tests
+"$python" -m pytest -q -p no:cacheprovider "$@"
