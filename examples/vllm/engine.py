@@ -31,6 +31,8 @@ class Job:
     # Blocks of KV memory; 0 for what 1 GiB holds.
     kv_blocks: int = 0
     max_batched_tokens: int = 8192
+    # Longest request; its KV must fit into the memory.
+    max_model_len: int = 8192
     # Scheduler and worker as processes of their own, as vLLM does by default.
     processes: bool = False
     max_tokens: int = 16
@@ -62,7 +64,7 @@ def make_engine(job: Job) -> Any:
         skip_tokenizer_init=True,
         enforce_eager=True,
         dtype=job.dtype,
-        max_model_len=8192,
+        max_model_len=job.max_model_len,
         max_num_seqs=8,
         max_num_batched_tokens=job.max_batched_tokens,
         enable_prefix_caching=job.prefix_caching,
