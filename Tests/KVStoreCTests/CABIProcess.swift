@@ -48,7 +48,7 @@ enum BuiltPrograms {
         let isGood = outcome.status == 0 && !outcome.wasKilled && outcome.text.hasSuffix("ok\n")
         let how = outcome.wasKilled ? "signal" : "status"
         #expect(isGood, "\(arguments): \(how) \(outcome.status): \(outcome.text)", sourceLocation: sourceLocation)
-        if arguments[0] == "fuzz" { print(outcome.text.split(separator: "\n").first ?? "") }
+        if arguments[0] == "fuzz" { print(String(outcome.text.prefix { $0 != "\n" })) }
     }
 }
 

@@ -116,5 +116,8 @@ int main(int count, char **arguments) {
     dlclose(library);
     changed += compare("dlclose");
     if (changed == 0) puts("no signal handler was changed");
+    /* The control: a handler that was changed is noticed. */
+    signal(SIGSEGV, handler);
+    if (compare("the control, as it should be") != 1) return 1;
     return changed != 0;
 }

@@ -32,8 +32,8 @@ class Lease:
     While the lease lives none of its blocks is overwritten, moved or unmapped. It ends with :meth:`release`, with its
     ``with`` block, or when the object goes. Views handed out before then: memoryviews of :attr:`blocks` become invalid
     (using one raises ``ValueError``). numpy arrays, torch tensors and slices of memoryviews cannot be made invalid, so
-    the blocks stay pinned until the last of them is gone; :meth:`release` says so by returning False. Nothing that Python
-    can reach ever points to memory that was given to somebody else.
+    the blocks stay pinned until the last of them is gone; :meth:`release` says so by returning False. Nothing that
+    Python can reach ever points to memory that was given to somebody else.
 
     The memory is read-only. torch knows no such tensors: a write to one ends the process with a daemon, and damages the
     stored block in a store of this process.

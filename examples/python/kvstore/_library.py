@@ -212,8 +212,8 @@ def _load() -> ctypes.CDLL:
             continue
         return loaded
     raise LibraryNotFound(
-        f"{_NAME} cannot be loaded. Install it with `bash examples/install.sh --prefix DIR` in kvstore's folder and set
-        " f"KVSTORE_LIBRARY=DIR/lib/{_NAME}. Tried: " + "; ".join(problems)
+        f"{_NAME} cannot be loaded. Install it with `bash examples/install.sh --prefix DIR` in kvstore's folder and set "
+        f"KVSTORE_LIBRARY=DIR/lib/{_NAME}. Tried: " + "; ".join(problems)
     )
 
 

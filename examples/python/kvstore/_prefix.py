@@ -13,8 +13,8 @@ from ._library import BlockExtra, PrefixFields
 class Prefix:
     """The blocks of a prompt from its beginning: what every operation of a namespace takes.
 
-    ``len(prefix)`` is its full blocks; a last block that is not full has no key. ``prefix[:n]`` is its first ``n``. Made
-    by :meth:`Namespace.prefix` once per prompt, it saves converting tokens for every call.
+    ``len(prefix)`` is its full blocks; a last block that is not full has no key. ``prefix[:n]`` is its first ``n``.
+    Made by :meth:`Namespace.prefix` once per prompt, it saves converting tokens for every call.
     """
 
     __slots__ = ("_fields", "_keep", "_count", "_tokens_per_block", "_extra", "_keys")

@@ -15,8 +15,8 @@ class Reservation:
     """Places for the missing blocks of a prefix, to be filled and committed. Empty, and false, when there are none.
 
     As a context manager it commits at the end of the block and abandons when an exception leaves it. Nobody sees a
-    block before the commit, and all places must have been filled by then. After 10 seconds others may reserve the same blocks;
-    a late commit then stores nothing, and never harms.
+    block before the commit, and all places must have been filled by then. After 10 seconds others may reserve the same
+    blocks; a late commit then stores nothing, and never harms.
 
     Fewer places than missing blocks is a normal answer: commit, and reserve again until there are none.
 
