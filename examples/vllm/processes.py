@@ -39,13 +39,13 @@ def random_tokens(seed: int, count: int) -> list[int]:
 class EngineProcess:
     """`engine.py` with a job. Use as a context manager: it is killed at the end of the block."""
 
-    def __init__(self, job: Job, directory: Path, name: str) -> None:
+    def __init__(self, job: Job, directory: Path, name: str, python: str = sys.executable) -> None:
         path = directory / f"{name}.json"
         path.write_text(json.dumps(asdict(job)))
         self.log = directory / f"{name}.log"
         self._errors = open(self.log, "wb")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "engine.py"), str(path)],
+            [python, str(HERE / "engine.py"), str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -96,8 +96,8 @@ class EngineProcess:
         self._errors.close()
 
 
-def run(job: Job, directory: Path, name: str) -> list[Result]:
+def run(job: Job, directory: Path, name: str, python: str = sys.executable) -> list[Result]:
     """The results of a job in an engine process of its own."""
-    with EngineProcess(job, directory, name) as engine:
+    with EngineProcess(job, directory, name, python) as engine:
         engine.wait_until_ready()
         return engine.results()
