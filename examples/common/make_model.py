@@ -1,4 +1,4 @@
-"""Makes a Llama or Qwen2 with random weights and a byte-level BPE tokenizer, without a network: a Hugging Face directory.
+"""Makes a Llama or Qwen2 with random weights and a byte-level BPE tokenizer as a Hugging Face directory, offline.
 
     python make_model.py DIRECTORY [--preset tiny|small|1b] [--architecture llama|qwen2] [--dtype bfloat16] [--seed 0]
 

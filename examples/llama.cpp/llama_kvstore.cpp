@@ -1,5 +1,5 @@
-// Prompt in, text out, with llama.cpp; the KV of the prompt comes from kvstore where it is stored already, and is stored
-// where it is not. Any GGUF model with a plain attention cache (no recurrent state) will do.
+// Prompt in, text out, with llama.cpp; the KV of the prompt comes from kvstore where it is stored, and is stored where
+// it is not. Any GGUF model with a plain attention cache (no recurrent state) will do.
 //
 // llama.cpp gives out the state of a whole sequence only. A block of a prompt is therefore copied to a scratch sequence
 // first (which moves no data: both share their cells), and the state of that is the block's bytes: positions, then the
@@ -45,8 +45,8 @@ const char *const usage =
     "    [--threads N] [--context TOKENS] [--block TOKENS] [--timeout MILLISECONDS] [--revision TEXT]\n"
     "    [--logits FILE] [--verify] [--json] [--change-block N]\n"
     "Without --socket nothing is looked up or stored. --logits writes those of the first token. --verify reads every\n"
-    "restored block back and compares it. --change-block stores block N with other content: only for tests, which must\n"
-    "notice.\n";
+    "restored block back and compares it. --change-block stores block N with other content: only for tests, which\n"
+    "must notice.\n";
 
 std::string contents_of(const std::string &path) {
     std::ifstream file(path, std::ios::binary);
@@ -94,7 +94,7 @@ Options parse(int count, char **arguments) {
 class Engine {
 public:
     static constexpr llama_seq_id main_sequence = 0, scratch_sequence = 1;
-    // Batches end at multiples of this, wherever they begin, so that a prompt is cut the same way whatever was restored.
+    // Batches end at multiples of this, wherever they begin: a prompt is cut the same way whatever was restored.
     static constexpr int batch_tokens = 512;
 
     explicit Engine(const Options &options) {

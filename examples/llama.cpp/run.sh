@@ -4,7 +4,7 @@
 #   bash examples/llama.cpp/run.sh [--work DIR] [--model FILE.gguf] [--json FILE] [--test-only]
 #
 # Needs g++, Python 3.11 or later, a Swift toolchain and PyPI. The first time takes about 10 minutes, most of them for
-# llama.cpp, which is built from the sources in llama-cpp-python's release (`LLAMA_SOURCE` names others) and kept in DIR.
+# llama.cpp, which is built from the sources in llama-cpp-python's release (or LLAMA_SOURCE) and kept in DIR.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"

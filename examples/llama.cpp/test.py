@@ -142,7 +142,9 @@ class Suite:
         stored = self._run(*revision, "--change-block", "3")
         result = self._run(*revision)
         changed = [block for block, digest in result["restoredDigests"].items() if self.stored[block] != digest]
-        self.check("negative control: changed content changes the logits", result["logitsDigest"] != self.cold["logitsDigest"])
+        self.check(
+            "negative control: changed content changes the logits", result["logitsDigest"] != self.cold["logitsDigest"]
+        )
         self.check("negative control: the changed block is noticed by its bytes", changed == ["3"], changed)
         self.check("negative control: it was stored", stored["storedBlocks"] > 0)
 
@@ -177,9 +179,7 @@ def measure(program: Program, directory: Path, rounds: int, tokens: tuple[int, .
 
 def print_row(row: Result) -> None:
     cold = row["cold"]
-    shares = ", ".join(
-        f"{name} {row[name]:.0f} ms ({row[name] / cold:.0%})" for name in ("storing", "memory", "disk")
-    )
+    shares = ", ".join(f"{name} {row[name]:.0f} ms ({row[name] / cold:.0%})" for name in ("storing", "memory", "disk"))
     print(
         f"{row['tokens']} tokens: computed {cold:.0f} ms, {shares}; identical logits: {row['identicalLogits']}; "
         f"{row['blocksFromDisk']} of {row['blocks']} blocks read from disk after the restart; "

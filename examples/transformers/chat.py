@@ -3,8 +3,8 @@ prompts that others have sent too, comes from kvstore instead of being computed 
 
     python chat.py --model DIRECTORY --socket /run/kvstore/kvstore.sock [--system FILE]
 
-Type a message and get an answer. With `--requests FILE`, a JSON list of `{"system": TEXT, "turns": [TEXT, ...]}`, it prints
-one JSON object for each turn.
+Type a message and get an answer. With `--requests FILE`, a JSON list of `{"system": TEXT, "turns": [TEXT, ...]}`, it
+prints one JSON object for each turn.
 """
 
 from __future__ import annotations

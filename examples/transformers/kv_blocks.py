@@ -5,8 +5,8 @@
     model(tokens[known:], past_key_values=cache)
     blocks.save(tokens, cache)                 # the blocks that are missing
 
-A block is `[layer][K or V][token][head][dimension]`. Its name covers its tokens and all before them, the model (a digest
-of the weights that are loaded), the element type and the attention that is used.
+A block is `[layer][K or V][token][head][dimension]`. Its name covers its tokens and all before them, the model (a
+digest of the weights that are loaded), the element type and the attention that is used.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def identity_of(model: PreTrainedModel, shape: Shape, tokens_per_block: int) -> 
 
 @dataclass
 class Use:
-    """What a request did with blocks. Digests are of the bytes of each block, by a digest of the tokens up to its end."""
+    """What a request did with blocks. Digests are of each block's bytes, by a digest of the tokens up to its end."""
 
     restored_blocks: int = 0
     disk_blocks: int = 0

@@ -3,8 +3,8 @@
     python test.py [--model DIRECTORY] [--json FILE] [--test-only] [--rounds N]
 
 The logits of every answer's first token are compared bit for bit with those of a process that keeps its
-`past_key_values` and computes from the same point on; tokens with those of a process that keeps nothing; and the bytes of
-every restored block with those that were stored. A block with changed content must change the logits.
+`past_key_values` and computes from the same point on; tokens with those of a process that keeps nothing; and the bytes
+of every restored block with those that were stored. A block with changed content must change the logits.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
 import kvstore  # noqa: E402
-import torch  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from kv_blocks import identity_of, shape_of  # noqa: E402
 from make_model import make_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 Result = dict[str, Any]
-WORDS = "store cache block prefix layer token model daemon memory segment".split()
+WORDS = ["store", "cache", "block", "prefix", "layer", "token", "model", "daemon", "memory", "segment"]
 
 
 def text(seed: int, words: int) -> str:
@@ -139,7 +138,9 @@ class Suite:
         requests = [self.requests[0] | {"turns": self.requests[0]["turns"][:1]}]
         results = self._run(requests=requests)
         count = results[0]["restored_blocks"]
-        self.check(f"{flipped} bytes flipped on disk: less was restored", count < self.process[0]["prompt_tokens"] // 64)
+        self.check(
+            f"{flipped} bytes flipped on disk: less was restored", count < self.process[0]["prompt_tokens"] // 64
+        )
         self.check("flipped: tokens as without a cache", results[0]["tokens"] == self.nothing[0]["tokens"], count)
         reference = self.chats.run(requests * 2, "process", "--most-blocks", count)[1]
         same = results[0]["logits_digest"] == reference["logits_digest"]
@@ -207,7 +208,8 @@ def measure(chats: Chats, directory: Path, rounds: int, words: int) -> Result:
 
 def print_row(row: Result) -> None:
     shares = ", ".join(
-        f"{name} {row[name]:.0f} ms ({row[name] / row['cold']:.0%})" for name in ("process", "storing", "memory", "disk")
+        f"{name} {row[name]:.0f} ms ({row[name] / row['cold']:.0%})"
+        for name in ("process", "storing", "memory", "disk")
     )
     print(
         f"{row['tokens']} tokens: computed {row['cold']:.0f} ms, {shares}; identical logits: {row['identicalLogits']}; "

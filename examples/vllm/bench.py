@@ -2,9 +2,9 @@
 
     python bench.py [--model DIRECTORY] [--json FILE] [--lmcache PYTHON] [--lengths 1024 2048 4096] [--prompts N]
 
-All engines of a run have the same model, prompts, settings and processes. Users share a system prompt; the first of each
-is slow or, with a store that has seen it, not. Every phase is an engine process of its own, and the one before it was
-killed with SIGKILL:
+All engines of a run have the same model, prompts, settings and processes. Users share a system prompt; the first of
+each is slow or, with a store that has seen it, not. Every phase is an engine process of its own, and the one before it
+was killed with SIGKILL:
 
     recompute        no cache at all
     vLLM             its own prefix cache, in the process
@@ -54,7 +54,7 @@ class Workload:
     prompts: int
 
     def requests(self, reset_each: bool) -> list[dict[str, Any]]:
-        """In order of the system prompts. The engine's own cache is emptied at each new one, or before every request."""
+        """In order of the system prompts. The engine's own cache is emptied at each new one, or before each request."""
         return [
             {"tokens": self._tokens(length, prompt, user), "reset": reset_each or user == 0}
             for length, prompt, user in self._all()
@@ -221,16 +221,18 @@ def rows(bench: Bench) -> list[dict[str, Any]]:
                 for which in (True, False)
                 for left, right in zip(phase.table[length, which], cold[length, which])
             )
-            found.append({
-                "phase": phase.name,
-                "systemPromptTokens": length,
-                "firstUserMilliseconds": round(first, 1),
-                "laterUsersMilliseconds": round(later, 1),
-                "shareOfRecompute": round(first / median(cold[length, True]), 3),
-                "cachedTokens": phase.table[length, True][0]["cachedTokens"],
-                "tokensAsRecompute": same,
-                "loadAverage": round(phase.load_average, 1),
-            })
+            found.append(
+                {
+                    "phase": phase.name,
+                    "systemPromptTokens": length,
+                    "firstUserMilliseconds": round(first, 1),
+                    "laterUsersMilliseconds": round(later, 1),
+                    "shareOfRecompute": round(first / median(cold[length, True]), 3),
+                    "cachedTokens": phase.table[length, True][0]["cachedTokens"],
+                    "tokensAsRecompute": same,
+                    "loadAverage": round(phase.load_average, 1),
+                }
+            )
     return found
 
 
@@ -239,7 +241,7 @@ def print_table(found: list[dict[str, Any]]) -> None:
     for row in sorted(found, key=lambda row: row["systemPromptTokens"]):
         print(
             f"{row['phase']:16} {row['systemPromptTokens']:6} {row['firstUserMilliseconds']:8.0f} ms "
-            f"{row['laterUsersMilliseconds']:9.0f} ms {row['shareOfRecompute']:12.0%} {str(row['tokensAsRecompute']):>12}"
+            f"{row['laterUsersMilliseconds']:9.0f} ms {row['shareOfRecompute']:12.0%} {row['tokensAsRecompute']!s:>12}"
         )
 
 

@@ -3,7 +3,7 @@
     python engine.py JOB.json
 
 Started by bench.py and test.py, which kill it with SIGKILL between runs. A job's fields and their meaning are those of
-`Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. The request
+`Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. And
 `{"wait": true}` prints `{"waiting": true}` and goes on when a line comes on standard input; `{"batch": [...]}` gives
 several requests to the engine at once.
 """
@@ -82,7 +82,10 @@ class Engine:
 
         self.llm = make_engine(job)
         self.parameters = SamplingParams(
-            temperature=0, max_tokens=job.max_tokens, ignore_eos=True, detokenize=False,
+            temperature=0,
+            max_tokens=job.max_tokens,
+            ignore_eos=True,
+            detokenize=False,
             logprobs=1 if job.logprobs else None,
         )
         if job.warm_up_tokens:
@@ -90,7 +93,9 @@ class Engine:
 
     def answer(self, prompts: list[list[int]]) -> list[dict[str, Any]]:
         start = time.perf_counter()
-        outputs = self.llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], self.parameters, use_tqdm=False)
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts], self.parameters, use_tqdm=False
+        )
         seconds = time.perf_counter() - start
         return [self._result(output, seconds) for output in outputs]
 
@@ -106,7 +111,8 @@ class Engine:
         if answer.logprobs:
             # As hexadecimal floats, to compare them bit by bit.
             result["logprobs"] = [
-                next(iter(step[token].logprob.hex() for token in [id])) for step, id in zip(answer.logprobs, answer.token_ids)
+                next(iter(step[token].logprob.hex() for token in [id]))
+                for step, id in zip(answer.logprobs, answer.token_ids)
             ]
         return result
 

@@ -1,4 +1,4 @@
-"""A KV connector for vLLM 0.32 that keeps the engine's blocks in kvstore. This file and the package `kvstore` suffice:
+"""A KV connector for vLLM 0.32 that keeps the engine's blocks in kvstore. It needs the package `kvstore`:
 
     --kv-transfer-config '{"kv_connector": "KVStoreConnector", "kv_connector_module_path": "kvstore_connector",
         "kv_role": "kv_both", "kv_load_failure_policy": "recompute",
@@ -8,7 +8,7 @@ What happens in a step of the engine:
 
 - The scheduler looks up the block hashes of new requests, and keeps a lease on what it found until the step is over, so
   that a promised block cannot go away.
-- Before the forward pass the worker copies the promised blocks into the engine's pages. A block that cannot be had after
+- Before the forward pass the worker copies promised blocks into the engine's pages. A block that cannot be had after
   all (the daemon was killed in between) is reported, and vLLM computes it.
 - After it the worker copies pages that are full now into places the daemon prepared, first blocks first and as many as
   there is room for, and a thread commits them. The engine's pages are not read later, for it may use them again.
@@ -300,6 +300,9 @@ class Lookups:
         self._leases: dict[str, tuple[int, list[kvstore.Lease]]] = {}
         self._adapters: dict[tuple[str, str], str] = {}
         self._step = 0
+        self._timeout = settings.timeout_ms / 1000
+        # While the daemon seems to hang: one wait for it is enough, so nothing is saved either.
+        self._away_until = 0.0
         self.stats = StatsBox()
 
     def find(self, request: Request, computed_tokens: int) -> int:
@@ -316,7 +319,10 @@ class Lookups:
         known.stored = max(known.stored, found)
         known.tiers = leases[0].tiers[known.first : found]
         hits = max(0, found - known.first)
-        self.stats.add(lookups=1, lookup_seconds=time.perf_counter() - start, hit_blocks=hits)
+        seconds = time.perf_counter() - start
+        if not found and seconds > 0.9 * self._timeout:
+            self._away_until = time.monotonic() + self._timeout
+        self.stats.add(lookups=1, lookup_seconds=seconds, hit_blocks=hits)
         return hits * self._block_size
 
     def allocated(self, request: Request, block_ids: list[int], external_tokens: int) -> None:
@@ -347,7 +353,7 @@ class Lookups:
         end = min(end, len(known.request.block_hashes))
         # After a load that failed the request is sent back.
         known.stored = min(known.stored, first)
-        if end <= known.stored:
+        if end <= known.stored or time.monotonic() < self._away_until:
             return None
         known.stored = end
         block_ids = output.kv_connector_block_state.get_block_ids(request_id)[0][:end]
@@ -458,9 +464,7 @@ class Committer:
                 block_bytes = len(reservation.blocks[0])
                 count = len(reservation)
                 visible = reservation.commit()
-                self._stats.add(
-                    saved_blocks=visible, saved_bytes=visible * block_bytes, dropped_blocks=count - visible
-                )
+                self._stats.add(saved_blocks=visible, saved_bytes=visible * block_bytes, dropped_blocks=count - visible)
             except kvstore.KVStoreError as error:
                 logger.warning("a commit failed: %s", error)
             del reservation
@@ -599,9 +603,7 @@ class KVStoreConnector(KVConnectorBase_V1):
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         return self._lookups.find(request, num_computed_tokens), False
 
-    def get_external_cache_hit_sources(
-        self, request: Request, num_external_tokens: int
-    ) -> dict[CacheHitSource, int]:
+    def get_external_cache_hit_sources(self, request: Request, num_external_tokens: int) -> dict[CacheHitSource, int]:
         return self._lookups.sources(request, num_external_tokens)
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:

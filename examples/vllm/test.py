@@ -3,7 +3,7 @@
     python test.py [--model DIRECTORY] [--keep DIRECTORY]
 
 Compared are greedy tokens with a run without a store, log-probabilities with those after a hit in vLLM's own prefix
-cache bit for bit, and the bytes of every loaded block with those that were saved under its key. Equal tokens alone prove
+cache bit for bit, and the bytes of each loaded block with those that were saved under its key. Equal tokens alone prove
 little: attention does not notice when blocks of a prompt are swapped.
 """
 
@@ -74,7 +74,9 @@ class Suite:
         return [{"tokens": prompt, "reset": True} for prompt in prompts]
 
     def _reference(self) -> Reference:
-        requests = [request for prompt in PROMPTS for request in ({"tokens": prompt, "reset": True}, {"tokens": prompt})]
+        requests = [
+            request for prompt in PROMPTS for request in ({"tokens": prompt, "reset": True}, {"tokens": prompt})
+        ]
         results = run(replace(self.job, requests=requests), self.directory, "reference")
         return Reference([r["tokens"] for r in results[::2]], [r["logprobs"] for r in results[1::2]])
 
@@ -127,7 +129,9 @@ class Suite:
         self._tokens_equal(name, results)
         self._logprobs_equal(name, results)
         cached = [r["cachedTokens"] for r in results]
-        self.check(f"{name}: every whole block is found", cached == [1024] * 5, f"{memory} from memory, {disk} from disk")
+        self.check(
+            f"{name}: every whole block is found", cached == [1024] * 5, f"{memory} from memory, {disk} from disk"
+        )
         self.check(f"{name}: the bytes in the engine's pages are those that were saved", self._bytes_equal(name))
 
     def chunked(self) -> None:
@@ -162,7 +166,10 @@ class Suite:
         self._tokens_equal("what was stored meanwhile", results, prompts[:2])
         cached = [r["cachedTokens"] for r in results]
         self.check("what was stored meanwhile: found", cached == [1024] * 2, cached)
-        saved, loaded = digests(self.directory / "lost.digests", "save"), digests(self.directory / "lost-after.digests", "load")
+        saved, loaded = (
+            digests(self.directory / "lost.digests", "save"),
+            digests(self.directory / "lost-after.digests", "load"),
+        )
         self.check("what was stored meanwhile: bytes", all(digest <= saved[key] for key, digest in loaded.items()))
 
     def dies_and_hangs(self) -> None:
