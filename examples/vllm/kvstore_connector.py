@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.request import Request
 
+# A little longer than a client waits before it looks again for a daemon that it has lost.
+RECONNECT_SECONDS = 0.06
+
 # Not vLLM's own logger, which is set up by name; messages pass through its handlers all the same.
 logger = logging.getLogger("vllm.kvstore")
 
@@ -517,7 +520,12 @@ class Transfers:
 
     def _load(self, load: Load) -> int:
         space = self._loading.of(load.adapter)
-        with space.acquire(_prefix(space, load.keys)) as lease:
+        lease = space.acquire(_prefix(space, load.keys))
+        if not lease:
+            # A daemon that was started again is only found at the next attempt, and this is worth one.
+            time.sleep(RECONNECT_SECONDS)
+            lease = space.acquire(_prefix(space, load.keys))
+        with lease:
             blocks = lease.torch(torch.uint8, (-1,))[load.first :] if lease else []
             for block_id, block in zip(load.block_ids, blocks):
                 self._pages.write(block_id, block)
