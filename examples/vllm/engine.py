@@ -5,7 +5,7 @@
 Started by bench.py and test.py, which kill it with SIGKILL between runs. A job's fields and their meaning are those of
 `Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. And
 `{"wait": true}` prints `{"waiting": true}` and goes on when a line comes on standard input; `{"batch": [...]}` gives
-several requests to the engine at once.
+several requests to the engine at once; `"salt"` is its `cache_salt`.
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ class Engine:
         if job.warm_up_tokens:
             self.answer([[random.SystemRandom().randrange(3, 8000) for _ in range(job.warm_up_tokens)]])
 
-    def answer(self, prompts: list[list[int]]) -> list[dict[str, Any]]:
+    def answer(self, prompts: list[list[int]], salt: str | None = None) -> list[dict[str, Any]]:
         start = time.perf_counter()
+        extra = {"cache_salt": salt} if salt else {}
         outputs = self.llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in prompts], self.parameters, use_tqdm=False
+            [{"prompt_token_ids": prompt, **extra} for prompt in prompts], self.parameters, use_tqdm=False
         )
         seconds = time.perf_counter() - start
         return [self._result(output, seconds) for output in outputs]
@@ -128,7 +129,7 @@ def run(job: Job) -> None:
         if request.get("reset"):
             engine.llm.reset_prefix_cache()
         prompts = request.get("batch") or [request["tokens"]]
-        for result in engine.answer(prompts):
+        for result in engine.answer(prompts, request.get("salt")):
             print(json.dumps({"result": result}), flush=True)
     print(json.dumps({"done": True}), flush=True)
     sys.stdin.readline()

@@ -314,6 +314,8 @@ class Lookups:
         known.first = computed_tokens // self._block_size
         keys = request.block_hashes[: (request.num_tokens - 1) // self._block_size]
         if len(keys) <= known.first:
+            # Stored when it was computed. If not, the next block of this request brings all before it along.
+            known.stored = known.first
             return 0
         start = time.perf_counter()
         leases = [rank.of(known.adapter).acquire(_prefix(rank.of(known.adapter), keys)) for rank in self._ranks]
@@ -341,7 +343,7 @@ class Lookups:
         """The loads that were allocated, and a save for each request that fills blocks in this step."""
         self._step += 1
         # When a step is planned, the one before the last is over, and with it what it loaded.
-        for request_id in [id for id, (step, _) in self._leases.items() if step < self._step - 1]:
+        for request_id in [id for id, (step, _) in self._leases.items() if step < self._step - 2]:
             self._end_promise(request_id)
         loads, self._loads = self._loads, []
         return Plan(loads, [save for id, before in _scheduled(output) if (save := self._save(id, before, output))])

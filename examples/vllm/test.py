@@ -143,6 +143,16 @@ class Suite:
         same = results[0]["tokens"] == results[1]["tokens"] and results[2]["tokens"] == results[3]["tokens"]
         self.check("prefill in chunks of 512, stored and loaded again", same and results[3]["cachedTokens"] == 1024)
 
+    def salted(self) -> None:
+        """What one `cache_salt` stored is not found with another, or with none."""
+        job = self._stored_job("salted", prompts=[])
+        salts = ["one", "one", "another"]
+        job.requests = [{"tokens": PROMPTS[0], "reset": True, "salt": salt} for salt in salts]
+        results = run(job, self.directory, "salted")
+        self._tokens_equal("with cache_salt", results, [0, 0, 0])
+        cached = [r["cachedTokens"] for r in results]
+        self.check("with cache_salt: only what was stored with the same", cached == [0, 1024, 0], cached)
+
     def pages_reused_at_once(self) -> None:
         """There is KV memory for one prompt, so each takes the pages of the one before while that is committed."""
         prompts = [3, 4, 0, 3, 4, 0]
@@ -195,12 +205,14 @@ class Suite:
                 self.check(f"daemon {name}: cached tokens", results[0]["cachedTokens"] == wanted)
 
     def two_engines(self) -> None:
-        with EngineProcess(self._stored_job("one"), self.directory, "one") as one:
-            with EngineProcess(self._stored_job("two"), self.directory, "two") as two:
-                for engine in (one, two):
-                    engine.wait_until_ready()
-                self._tokens_equal("two engines at once, the first", one.results())
-                self._tokens_equal("two engines at once, the second", two.results())
+        with (
+            EngineProcess(self._stored_job("one"), self.directory, "one") as one,
+            EngineProcess(self._stored_job("two"), self.directory, "two") as two,
+        ):
+            for engine in (one, two):
+                engine.wait_until_ready()
+            self._tokens_equal("two engines at once, the first", one.results())
+            self._tokens_equal("two engines at once, the second", two.results())
         same = self._bytes_equal("one") and self._bytes_equal("two")
         self.check("two engines at once: bytes", same)
 
@@ -226,7 +238,7 @@ class Suite:
         self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
 
 
-TESTS = ["memory", "disk", "chunked", "pages_reused_at_once", "lost_after_promise", "two_engines"]
+TESTS = ["memory", "disk", "chunked", "salted", "pages_reused_at_once", "lost_after_promise", "two_engines"]
 TESTS += ["dies_and_hangs", "corrupted", "changed_content"]
 
 
