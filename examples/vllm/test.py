@@ -1,0 +1,266 @@
+"""Tests the connector with real engine processes on a tiny model with random weights. Exits with 1 if anything differs.
+
+    python test.py [--model DIRECTORY] [--keep DIRECTORY]
+
+Compared are greedy tokens with a run without a store, log-probabilities with those after a hit in vLLM's own prefix
+cache bit for bit, and the bytes of each loaded block with those that were saved under its key. Equal tokens alone prove
+little: attention does not notice when blocks of a prompt are swapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
+
+from daemon import Daemon  # noqa: E402
+from engine import Job  # noqa: E402
+from make_model import make_model  # noqa: E402
+from processes import EngineProcess, Result, kvstore_transfer, random_tokens, run  # noqa: E402
+
+PREFIX = random_tokens(1, 1024)
+# Three users of one system prompt, and two long prompts of their own.
+PROMPTS = [PREFIX + random_tokens(10 + user, 64) for user in range(3)]
+PROMPTS += [random_tokens(20, 1088), random_tokens(21, 1088)]
+BLOCK = 128
+
+
+class Checks:
+    """Prints each check, and remembers whether all held."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def __call__(self, what: str, holds: bool, detail: object = "") -> None:
+        print(f"{'ok  ' if holds else 'FAIL'} {what} {detail}", flush=True)
+        self.failed += not holds
+
+
+@dataclass
+class Reference:
+    """What an engine without a store answers: tokens, and log-probabilities after a hit in its own cache."""
+
+    tokens: list[list[int]]
+    logprobs: list[list[str]]
+
+
+def digests(path: Path, what: str) -> dict[str, set[str]]:
+    """Of each key the digests that were logged as `load` or `save`."""
+    found: dict[str, set[str]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        kind, key, digest = line.split()
+        if kind == what:
+            found.setdefault(key, set()).add(digest)
+    return found
+
+
+class Suite:
+    def __init__(self, model: Path, directory: Path) -> None:
+        self.directory = directory
+        self.job = Job(str(model), dtype="float32", logprobs=True, warm_up_tokens=0)
+        self.daemon = Daemon(directory / "daemon", memory="1GiB", disk="2GiB")
+        self.check = Checks()
+        self.reference = self._reference()
+
+    def _requests(self, prompts: list[list[int]]) -> list[dict]:
+        return [{"tokens": prompt, "reset": True} for prompt in prompts]
+
+    def _reference(self) -> Reference:
+        requests = [
+            request for prompt in PROMPTS for request in ({"tokens": prompt, "reset": True}, {"tokens": prompt})
+        ]
+        results = run(replace(self.job, requests=requests), self.directory, "reference")
+        return Reference([r["tokens"] for r in results[::2]], [r["logprobs"] for r in results[1::2]])
+
+    def _stored_job(self, name: str, prompts: list[list[int]] = PROMPTS, **changes: object) -> Job:
+        module = str(changes.pop("module", "kvstore_connector"))
+        settings = changes.pop("settings", {})
+        transfer = kvstore_transfer(
+            self.daemon.socket, module, digest_log=str(self.directory / f"{name}.digests"), **settings
+        )
+        return replace(self.job, kv_transfer=transfer, requests=self._requests(prompts), **changes)
+
+    def _run(self, name: str, **changes: object) -> list[Result]:
+        return run(self._stored_job(name, **changes), self.directory, name)
+
+    def _tokens_equal(self, name: str, results: list[Result], prompts: list[int] | None = None) -> None:
+        numbers = prompts if prompts is not None else range(len(results))
+        same = all(r["tokens"] == self.reference.tokens[n] for n, r in zip(numbers, results))
+        self.check(f"{name}: greedy tokens as without a store", same and all(r["finish"] == "length" for r in results))
+
+    def _logprobs_equal(self, name: str, results: list[Result], prompts: list[int] | None = None) -> None:
+        numbers = prompts if prompts is not None else range(len(results))
+        same = all(r["logprobs"] == self.reference.logprobs[n] for n, r in zip(numbers, results))
+        self.check(f"{name}: log-probabilities bit for bit as after a local hit", same)
+
+    def _bytes_equal(self, name: str, saved: str = "cold") -> bool:
+        was = digests(self.directory / f"{saved}.digests", "save")
+        now = digests(self.directory / f"{name}.digests", "load")
+        return bool(now) and all(digest == was.get(key) for key, digest in now.items())
+
+    # ---- The tests, in the order in which they build on each other
+
+    def cold(self) -> None:
+        results = self._run("cold")
+        self._tokens_equal("cold, storing", results)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("cold: only the shared prefix is found", cached == [0, 1024, 1024, 0, 0], cached)
+        self.daemon.flush()
+
+    def memory(self) -> None:
+        self._warm("memory")
+
+    def disk(self) -> None:
+        self.daemon.restart()
+        self._warm("disk after kill -9")
+
+    def _warm(self, name: str) -> None:
+        before = self.daemon.hit_blocks()
+        results = self._run(name)
+        memory, disk = (now - then for now, then in zip(self.daemon.hit_blocks(), before))
+        self._tokens_equal(name, results)
+        self._logprobs_equal(name, results)
+        cached = [r["cachedTokens"] for r in results]
+        self.check(
+            f"{name}: every whole block is found", cached == [1024] * 5, f"{memory} from memory, {disk} from disk"
+        )
+        self.check(f"{name}: the bytes in the engine's pages are those that were saved", self._bytes_equal(name))
+
+    def chunked(self) -> None:
+        results = self._run("chunked", max_batched_tokens=512)
+        self._tokens_equal("prefill in chunks of 512, warm", results)
+        other = [random_tokens(30 + number, 1088) for number in range(2)]
+        again = [prompt for prompt in other for _ in range(2)]
+        results = self._run("chunked-cold", prompts=again, max_batched_tokens=512)
+        same = results[0]["tokens"] == results[1]["tokens"] and results[2]["tokens"] == results[3]["tokens"]
+        self.check("prefill in chunks of 512, stored and loaded again", same and results[3]["cachedTokens"] == 1024)
+
+    def salted(self) -> None:
+        """What one `cache_salt` stored is not found with another, or with none."""
+        job = self._stored_job("salted", prompts=[])
+        salts = ["one", "one", "another"]
+        job.requests = [{"tokens": PROMPTS[0], "reset": True, "salt": salt} for salt in salts]
+        results = run(job, self.directory, "salted")
+        self._tokens_equal("with cache_salt", results, [0, 0, 0])
+        cached = [r["cachedTokens"] for r in results]
+        self.check("with cache_salt: only what was stored with the same", cached == [0, 1024, 0], cached)
+
+    def pages_reused_at_once(self) -> None:
+        """There is KV memory for one prompt, so each takes the pages of the one before while that is committed."""
+        prompts = [3, 4, 0, 3, 4, 0]
+        job = self._stored_job("small", prompts=[PROMPTS[n] for n in prompts], kv_blocks=12, max_model_len=1280)
+        # Another revision, so that nothing is there at first.
+        job.kv_transfer["kv_connector_extra_config"]["kvstore.revision"] = "pages"
+        results = run(job, self.directory, "small")
+        self._tokens_equal("pages used again at once", results, prompts)
+        self._logprobs_equal("pages used again at once, loaded", results[3:], prompts[3:])
+        cached = [r["cachedTokens"] for r in results]
+        self.check("pages used again at once: stored and found", cached[3:] == [1024] * 3, cached)
+        self.check("pages used again at once: bytes", self._bytes_equal("small", "small"))
+
+    def lost_after_promise(self) -> None:
+        """Blocks that the scheduler promised are gone when the worker wants them."""
+        settings = {"fault": "lose", "revision": "lose"}
+        prompts = [0, 0, 0]
+        results = self._run("lost", prompts=[PROMPTS[0]] * 3, module="test_connectors", settings=settings)
+        self._tokens_equal("blocks lost after they were promised", results, prompts)
+        results = self._run("lost-after", prompts=[PROMPTS[0]] * 2, settings={"revision": "lose"})
+        self._tokens_equal("what was stored meanwhile", results, prompts[:2])
+        cached = [r["cachedTokens"] for r in results]
+        self.check("what was stored meanwhile: found", cached == [1024] * 2, cached)
+        saved, loaded = (
+            digests(self.directory / "lost.digests", "save"),
+            digests(self.directory / "lost-after.digests", "load"),
+        )
+        self.check("what was stored meanwhile: bytes", all(digest <= saved[key] for key, digest in loaded.items()))
+
+    def dies_and_hangs(self) -> None:
+        """In the middle of an engine's work the daemon is killed, started, stopped by SIGSTOP, and goes on."""
+        wait = {"wait": True}
+        request = {"tokens": PROMPTS[0], "reset": True}
+        job = self._stored_job("dying", prompts=[], settings={"timeout_ms": 500})
+        job.requests = [request, wait, request, wait, request, wait, request, wait, request]
+        with EngineProcess(job, self.directory, "dying") as engine:
+            engine.wait_until_ready()
+            stages = [("up", None), ("killed", self.daemon.kill), ("started again", self.daemon.start)]
+            stages += [("hanging", self.daemon.hang), ("awake again", self.daemon.resume)]
+            for name, action in stages:
+                if action:
+                    action()
+                    if name in ("started again", "awake again"):
+                        time.sleep(6)  # the client looks for it every five seconds at the latest
+                    engine.proceed()
+                results = engine.results()
+                self._tokens_equal(f"daemon {name}", results)
+                print(f"     first token after {results[0]['firstTokenMilliseconds']:.0f} ms")
+                wanted = 0 if name in ("killed", "hanging") else 1024
+                self.check(f"daemon {name}: cached tokens", results[0]["cachedTokens"] == wanted)
+
+    def two_engines(self) -> None:
+        with (
+            EngineProcess(self._stored_job("one"), self.directory, "one") as one,
+            EngineProcess(self._stored_job("two"), self.directory, "two") as two,
+        ):
+            for engine in (one, two):
+                engine.wait_until_ready()
+            self._tokens_equal("two engines at once, the first", one.results())
+            self._tokens_equal("two engines at once, the second", two.results())
+        same = self._bytes_equal("one") and self._bytes_equal("two")
+        self.check("two engines at once: bytes", same)
+
+    def corrupted(self) -> None:
+        self.daemon.flush()
+        self.daemon.kill()
+        flipped = self.daemon.damage(stride=3 << 20)
+        self.daemon.start()
+        results = self._run("corrupted")
+        self._tokens_equal(f"{flipped} bytes flipped on disk", results)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("corrupted: less was found, and the rest computed", sum(cached) < 5 * 1024, cached)
+        self.check("corrupted: no wrong byte was loaded", self._bytes_equal("corrupted") or not sum(cached))
+
+    def changed_content(self) -> None:
+        """The negative control: wrong bytes under right keys, stored with good digests. It must be noticed."""
+        settings = {"fault": "change", "revision": "changed"}
+        self._run("changing", module="test_connectors", settings=settings)
+        results = self._run("changed", settings={"revision": "changed"})
+        different = all(r["tokens"] != self.reference.tokens[n] for n, r in enumerate(results))
+        found = all(r["cachedTokens"] == 1024 for r in results)
+        self.check("negative control: changed blocks change the tokens", different and found)
+        self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
+
+
+TESTS = ["memory", "disk", "chunked", "salted", "pages_reused_at_once", "lost_after_promise", "two_engines"]
+TESTS += ["dies_and_hangs", "corrupted", "changed_content"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="Hugging Face directory (default: a tiny one with random weights)")
+    parser.add_argument("--keep", type=Path, help="directory for logs (default: a temporary one)")
+    parser.add_argument("--only", nargs="*", help="names of tests, after `cold`")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = given.keep or Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        model = given.model or directory / "model"
+        make_model(model, "tiny", dtype="float32")
+        suite = Suite(model, directory)
+        with suite.daemon:
+            suite.cold()
+            for test in given.only or TESTS:
+                getattr(suite, test)()
+    print(f"{suite.check.failed} checks failed" if suite.check.failed else "all checks hold")
+    return 1 if suite.check.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
