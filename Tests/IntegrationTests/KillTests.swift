@@ -234,11 +234,9 @@ struct KillTrial {
                 lease.withBytes(at: number) { Payload.matches($0, key: key, version: old) }
             }
             let what = older == nil ? "wrong bytes" : "a removed block came back"
-            #expect(
-                Bool(false),
-                "\(what): block \(number) of conversation \(conversation.id); \(place); \(whereabouts(prefix, store)); \
-                \(model.history[conversation.id, default: []].suffix(40).joined(separator: ", ")); \(model.warnings)"
-            )
+            let said = model.history[conversation.id, default: []].suffix(40).joined(separator: ", ")
+            let place = "\(place); \(whereabouts(prefix, store)); \(said); \(model.warnings)"
+            #expect(Bool(false), "\(what): block \(number) of conversation \(conversation.id); \(place)")
         }
         return lease.count
     }
