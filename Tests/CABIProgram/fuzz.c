@@ -1,6 +1,6 @@
-// Random calls with good, closed, made-up and foreign handles and good, null, misaligned and huge arguments, from several
-// threads. Nothing may trap or hang, and every answer must be a status of the header. Pointers that are neither null nor
-// misaligned are good for what is said, as the header asks.
+// Random calls with good, closed, made-up and foreign handles and good, null, misaligned and huge arguments, from
+// several threads. Nothing may trap or hang, and every answer must be a status of the header. Pointers that are neither
+// null nor misaligned are good for what is said, as the header asks.
 #include "check.h"
 
 #include <pthread.h>
@@ -182,7 +182,8 @@ static kvstore_status call_by_copy(worker *worker) {
         case 3: return kvstore_put(space, pointer(worker, &prefix), first, pointer(worker, worker->scratch), there,
             pointer(worker, count));
         case 4: return kvstore_prefetch(space, pointer(worker, &prefix));
-        case 5: return kvstore_pin(space, pointer(worker, &prefix), (uint32_t)random_bits(worker), pointer(worker, count));
+        case 5: return kvstore_pin(space, pointer(worker, &prefix), (uint32_t)random_bits(worker),
+            pointer(worker, count));
         case 6: return kvstore_unpin(space, pointer(worker, &prefix), pointer(worker, count));
         default: return kvstore_remove(space, pointer(worker, &prefix), first, pointer(worker, count));
     }
@@ -198,8 +199,8 @@ static kvstore_status call_store(worker *worker) {
         case 0:
         case 1: return kvstore_flush(store, pointer(worker, result));
         case 2:
-        case 3: return kvstore_statistics_json(store, pointer(worker, worker->scratch), number(worker, SCRATCH_BYTES - 8),
-            pointer(worker, needed));
+        case 3: return kvstore_statistics_json(store, pointer(worker, worker->scratch),
+            number(worker, SCRATCH_BYTES - 8), pointer(worker, needed));
         case 4: return kvstore_ping(store, pointer(worker, time));
         case 5:
             status = kvstore_close(store);
@@ -237,7 +238,8 @@ void fuzz(uint64_t seed, uint64_t calls, unsigned threads, const char *directory
     static worker workers[MOST_THREADS];
     pthread_t ids[MOST_THREADS];
     for (unsigned index = 0; index < threads; index++) {
-        workers[index] = (worker){.state = seed * 1000 + index, .calls = calls / threads, .scratch = malloc(SCRATCH_BYTES)};
+        workers[index] = (worker){.state = seed * 1000 + index, .calls = calls / threads,
+            .scratch = malloc(SCRATCH_BYTES)};
         CHECK(workers[index].scratch != NULL);
         memset(workers[index].scratch, (int)index, SCRATCH_BYTES);
         CHECK(pthread_create(&ids[index], NULL, work, &workers[index]) == 0);

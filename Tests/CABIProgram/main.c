@@ -1,5 +1,5 @@
-// Calls every function of kvstore.h the way a C program does. Run by KVStoreCTests, and by examples/c/test.sh against the
-// installed library. Ends with 0, or with 1 and a line that says what did not hold.
+// Calls every function of kvstore.h the way a C program does. Run by KVStoreCTests, and by examples/c/test.sh against
+// the installed library. Ends with 0, or with 1 and a line that says what did not hold.
 #include "check.h"
 
 int main(int count, char **arguments) {

@@ -4,8 +4,8 @@
  *     cc remember.c $(pkg-config --cflags --libs kvstore) -o remember
  *     ./remember DIRECTORY "a text of some length"
  *
- * Every byte of the text is a token, 16 of them a block. What an engine would compute is a stand-in here: bytes that follow
- * from all tokens up to the block, so that the program can tell whether what it finds is right. Run it twice, or with a
+ * Every byte of the text is a token, 16 of them a block. What an engine would compute is a stand-in here: bytes that
+ * follow from all tokens up to the block, so that the program can tell whether what it finds is right. Run it twice, or with a
  * text that begins alike, and it finds what the earlier run stored.
  */
 #include <kvstore.h>
@@ -93,15 +93,14 @@ static size_t store_missing(kvstore_namespace space, const uint32_t *tokens, con
     void *places[MAX_BLOCKS];
     kvstore_reservation reservation;
     size_t count, visible, total = 0;
-    kvstore_status status;
     /* Fewer places than missing blocks is a normal answer: ask until there is nothing left. */
-    while ((status = kvstore_reserve(space, prefix, &reservation, numbers, places, MAX_BLOCKS, &count)) == KVSTORE_OK) {
+    while (kvstore_reserve(space, prefix, &reservation, numbers, places, MAX_BLOCKS, &count) == KVSTORE_OK) {
         for (size_t index = 0; index < count; index++) compute(tokens, numbers[index], places[index], bytes);
-        status = kvstore_commit(reservation, &visible);
-        if (status != KVSTORE_OK) break;
+        kvstore_status status = kvstore_commit(reservation, &visible);
+        if (status < 0) fail("kvstore_commit", status);
+        if (visible == 0) break; /* somebody else was first */
         total += visible;
     }
-    if (status < 0) fail("storing", status);
     return total;
 }
 

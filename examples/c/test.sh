@@ -34,12 +34,16 @@ expect "$text" "6 blocks of 16384 bytes: 6 found (6 on disk), 0 computed"
 expect "${text:0:50}and then something else" "4 blocks of 16384 bytes: 3 found (3 on disk), 1 computed"
 
 echo "== the header as C++17"
-printf '#include <kvstore.h>\nint main() { return kvstore_abi_version() == KVSTORE_ABI_VERSION ? 0 : 1; }\n' > "$work/cpp.cpp"
+cat > "$work/cpp.cpp" <<'END'
+#include <kvstore.h>
+int main() { return kvstore_abi_version() == KVSTORE_ABI_VERSION ? 0 : 1; }
+END
 c++ -std=c++17 "${strict[@]}" "$work/cpp.cpp" "${flags[@]}" -o "$work/cpp"
 "$work/cpp"
 
 echo "== dispositions.c: the host's signal handlers stay"
-cc -std=c11 "${strict[@]}" -Wno-pedantic "$root/examples/c/dispositions.c" -I"$prefix/include" -ldl -o "$work/dispositions"
+cc -std=c11 "${strict[@]}" -Wno-pedantic "$root/examples/c/dispositions.c" -I"$prefix/include" -ldl \
+    -o "$work/dispositions"
 "$work/dispositions" "$prefix/lib/libkvstore_c.so" "$work/signals"
 
 echo "== Tests/CABIProgram against the installed library"
