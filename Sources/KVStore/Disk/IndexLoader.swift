@@ -28,7 +28,7 @@ struct IndexLoader {
 
     /// Returns the highest sequence found.
     mutating func load(stopping: () -> Bool) throws(KVStoreError) -> UInt64 {
-        let rows = try log.takeRows()
+        let rows = try withoutDescendantsOfRemoved(try log.takeRows())
         let order = ChainOrder(rows)
         addSegments()
         makeRoom(forEntries: order.reached.count)
@@ -45,7 +45,7 @@ struct IndexLoader {
             waiting = again.waiting
         }
         if waiting.count < waitedCount { touchAll(restoring) }
-        try rememberRemovals(refused, rows)
+        try removeDescendantsOfRemoved(order.orphans + refused + waiting.map { order.reached[$0] }, of: rows)
         if keepsIndex { index = LoadedIndex(rows: rows, chains: order.reached, recency: order.recency) }
         let unwanted = (order.orphans + refused).map { rows[$0].identity }
         core.with { $0.disk.rowsToForget.append(contentsOf: unwanted) }
@@ -156,16 +156,39 @@ struct IndexLoader {
         }
     }
 
-    /// Rows refused because they, or what they build on, were removed while this ran: the caller of `remove` could not
-    /// name descendants that nobody had read yet, so they are written down here. `refused` has parents first.
-    private func rememberRemovals(_ refused: [Int], _ rows: [IndexRow]) throws(KVStoreError) {
-        var removed = core.with { $0.disk.removedWhileWarming }
-        guard !removed.isEmpty else { return }
-        var identities: [BlockIdentity] = []
-        for index in refused where removed.contains(rows[index].key) || removed.contains(rows[index].parent) {
-            removed.insert(rows[index].key)
-            identities.append(rows[index].identity)
+    // MARK: What builds on removed blocks
+
+    /// The rows without those that should have gone when a block before them was removed. Who removes a block while the
+    /// index is being loaded cannot name descendants that nobody has read yet; a kill before they are written down here
+    /// leaves them, and a repair brings back what was only forgotten. Stored again, their parent would bring them with it.
+    private func withoutDescendantsOfRemoved(_ rows: [IndexRow]) throws(KVStoreError) -> [IndexRow] {
+        let doomed = try removeDescendantsOfRemoved(Array(rows.indices), of: rows)
+        if doomed.isEmpty { return rows }
+        return rows.indices.filter { !doomed.contains($0) }.map { rows[$0] }
+    }
+
+    /// Removes for good, of some rows, those whose parent was removed when they were there already, and all that builds on
+    /// them among these rows. Returns their numbers.
+    @discardableResult
+    private func removeDescendantsOfRemoved(_ numbers: [Int], of rows: [IndexRow]) throws(KVStoreError) -> Set<Int> {
+        if numbers.isEmpty { return [] }
+        let removals = try log.removals()
+        if removals.isEmpty { return [] }
+        var found = numbers.filter { removals.coversParent(of: rows[$0]) }
+        if found.isEmpty { return [] }
+        var children: [BlockIdentity: [Int]] = [:]
+        for number in numbers {
+            let row = rows[number]
+            let parent = BlockIdentity(tenant: row.tenant, fingerprint: row.fingerprint, key: row.parent)
+            children[parent, default: []].append(number)
         }
-        if !identities.isEmpty { try log.remove(identities, includingOpenSegments: true) }
+        var doomed = Set(found)
+        while let number = found.popLast() {
+            for child in children[rows[number].identity] ?? [] where doomed.insert(child).inserted {
+                found.append(child)
+            }
+        }
+        try log.remove(doomed.map { rows[$0].identity }, includingOpenSegments: true)
+        return doomed
     }
 }

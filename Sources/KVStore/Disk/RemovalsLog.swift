@@ -46,6 +46,13 @@ struct RemovalSet: Sendable {
         extents = extents.filter { $0.value.segmentLimit > oldestSegment }
     }
 
+    /// Whether the block that this row builds on was removed when the row's record was there already: then the row should
+    /// have gone with it, whatever is stored under the parent's key by now.
+    func coversParent(of row: IndexRow) -> Bool {
+        let parent = BlockIdentity(tenant: row.tenant, fingerprint: row.fingerprint, key: row.parent)
+        return extents[.block(parent)]?.contains(row.position) == true
+    }
+
     func covers(_ identity: BlockIdentity, at position: RecordPosition) -> Bool {
         if extents.isEmpty { return false }
         let subjects: [Removal.Subject] = [
@@ -94,6 +101,9 @@ struct RemovalsLog: Sendable {
             throw error
         }
     }
+
+    /// What the file holds.
+    func read() throws(KVStoreError) -> RemovalSet { Self.parse(try DiskFiles.read(descriptor, path)).removals }
 
     /// Returns once the removals would survive a loss of power.
     mutating func append(_ removals: [Removal], oldestSegment: UInt32) throws(KVStoreError) {

@@ -344,6 +344,11 @@ package final class SegmentLog: Sendable {
         }
     }
 
+    /// What was removed and may still concern a segment.
+    func removals() throws(KVStoreError) -> RemovalSet {
+        try writing.withLock { state throws(KVStoreError) in try state.removals.read() }
+    }
+
     /// Deletes rows without a promise: the cache's own choice, which a repair may undo.
     package func forget(_ blocks: [BlockIdentity]) throws(KVStoreError) {
         guard !blocks.isEmpty else { return }

@@ -131,4 +131,38 @@ struct IndexLoaderTests {
         let expected = order.reached.prefix(count).reversed().map { rows[$0].key }
         #expect(Self.coldestFirst(store) == expected)
     }
+
+    /// A removal named a block alone, and the process was killed before what builds on it had been written down.
+    @Test func `Descendants of a removed block do not come back with it when it is stored again`() throws {
+        let scratch = DiskScratch()
+        let configuration = Self.configuration(scratch.store)
+        try Self.fill(configuration, chains: 2, blocksPerChain: 6, seed: 7)
+        let log = try scratch.open()
+        let rows = Dictionary(uniqueKeysWithValues: try log.takeRows().map { ($0.key, $0) })
+        let store = try BlockStore(Configuration(memoryCapacityBytes: 16 << 20))
+        let space = try store.namespace(.test(blockBytes: 256))
+        let (cut, whole) = (space.prefix(Self.tokens(0, 6)), space.prefix(Self.tokens(1, 6)))
+        let removed = try #require(rows[cut.keys[2]])
+        let record = try log.read(segment: removed.segment, ordinal: removed.ordinal) { Array($0) }
+        try log.remove([removed.identity])
+        let writer = try log.beginSegment()
+        try record.withUnsafeBytes { try writer.append(removed, record: $0) }
+        _ = try writer.seal()
+        log.close()
+        for _ in 0..<2 {
+            let again = try BlockStore(configuration)
+            #expect(again.waitUntilWarm())
+            let space = try again.namespace(.test(blockBytes: 256))
+            #expect(again.match(space.prefix(Self.tokens(0, 6))).count == 3)
+            #expect(again.match(space.prefix(Self.tokens(1, 6))).count == 6)
+            #expect(again.core.with { $0.checkInvariants() } == [])
+            again.close()
+        }
+        // For good: a repair from the segments' footers must not find them either.
+        let end = try scratch.open()
+        let removals = try end.removals()
+        for key in cut.keys[3...] { #expect(removals.covers(rows[key]!.identity, at: rows[key]!.position)) }
+        for key in whole.keys[1...] { #expect(!removals.covers(rows[key]!.identity, at: rows[key]!.position)) }
+        end.close()
+    }
 }
