@@ -17,6 +17,8 @@ struct DemoRun: Codable {
     let totalSeconds: Double
     /// Time of the processor meanwhile, all threads of the process together.
     let processorSeconds: Double
+    /// What of the time the engine waited for the cache.
+    let cacheSeconds: Double
     let tokens: [UInt32]
     /// SHA-256 over the bits of every logit of every step.
     let logitsDigest: String
@@ -55,13 +57,15 @@ struct DemoRecorder {
         let prompt = prompts.prompt(variant: variant, user: user)
         let request = engine.submit(prompt, maximumNewTokens: newTokens)
         let started = Times.now
+        let cacheStarted = engine.cacheSeconds
         engine.run()
-        return record(request, engine, variant, user, Times.now - started)
+        return record(request, engine, variant, user, Times.now - started, engine.cacheSeconds - cacheStarted)
     }
 
     /// Runs several users' requests as one batch. `inFlight` is called when all have their first token.
     func batch(_ engine: Engine, variant: Int, users: [Int], inFlight: ([Generation]) -> Void) -> [DemoRun] {
         let started = Times.now
+        let cacheStarted = engine.cacheSeconds
         let requests = users.map { user in
             engine.submit(prompts.prompt(variant: variant, user: user), maximumNewTokens: newTokens)
         }
@@ -69,11 +73,13 @@ struct DemoRecorder {
         inFlight(requests)
         engine.run()
         let spent = Times.now - started
-        return zip(requests, users).map { record($0, engine, variant, $1, spent) }
+        let cacheSeconds = engine.cacheSeconds - cacheStarted
+        return zip(requests, users).map { record($0, engine, variant, $1, spent, cacheSeconds) }
     }
 
     private func record(
-        _ request: Generation, _ engine: Engine, _ variant: Int, _ user: Int, _ spent: Times
+        _ request: Generation, _ engine: Engine, _ variant: Int, _ user: Int, _ spent: Times,
+        _ cacheSeconds: Double
     ) -> DemoRun {
         DemoRun(
             step: step, variant: variant, user: user, promptTokens: request.promptCount,
@@ -81,7 +87,7 @@ struct DemoRecorder {
             memoryBlocks: request.loadedTiers.count { $0 == .memory },
             diskBlocks: request.loadedTiers.count { $0 == .disk },
             firstTokenSeconds: request.firstTokenSeconds ?? 0, totalSeconds: spent.wall,
-            processorSeconds: spent.processor,
+            processorSeconds: spent.processor, cacheSeconds: cacheSeconds,
             tokens: Array(request.newTokens), logitsDigest: request.logitsDigest,
             blockDigests: engine.blockDigests(request))
     }

@@ -34,6 +34,8 @@ struct DemoSummary: Encodable {
     let overhead: Double
     /// The same of the processor's time, the store's own threads included: what others do beside matters less.
     let processorOverhead: Double
+    /// Part of the time of whole requests with an empty cache that the engine waited for the cache; median.
+    let cacheShare: Double
     let durableBlocks: Int?
     let diskBytes: Int
     /// Blocks that the damaged store read, found to be something else than was stored, and did not serve.
@@ -80,6 +82,7 @@ struct DemoSummary: Encodable {
         }
         let pairs = runs.filter { $0.step == "empty cache" }.compactMap { run in reference(run).map { (run, $0) } }
         overhead = median(pairs.map { $0.totalSeconds / $1.totalSeconds - 1 })
+        cacheShare = median(pairs.map { $0.0.cacheSeconds / $0.0.totalSeconds })
         processorOverhead = median(pairs.map { $0.processorSeconds / $1.processorSeconds - 1 })
         durableBlocks = reports.compactMap(\.durableBlocks).first
         diskBytes = reports.map(\.diskBytes).max() ?? 0

@@ -19,7 +19,8 @@ struct DemoTable {
         lines.append("")
         lines.append(
             "overhead of an empty cache on whole requests: \(percent(summary.overhead)) of the time, "
-                + "\(percent(summary.processorOverhead)) of the processor's time (goal: at most 3 %)")
+                + "\(percent(summary.processorOverhead)) of the processor's time (goal: at most 3 %), "
+                + "\(percent(summary.cacheShare)) in calls of the cache")
         for (step, goal) in [("memory", 25), ("disk", 35)] {
             guard let row = summary.rows.first(where: { $0.step == step }) else { continue }
             lines.append("first token from \(step): \(percent(row.firstTokenShare)) of cold (goal: at most \(goal) %)")

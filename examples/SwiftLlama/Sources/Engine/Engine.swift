@@ -26,6 +26,8 @@ final class Engine {
     let layout: BlockLayout
     /// The engine's own pages.
     let pool: PagePool
+    /// Seconds that passes waited for the cache: looking up, storing, leasing.
+    private(set) var cacheSeconds = 0.0
     private let options: Options
     private let cache: PrefixCache?
     private let pass: ForwardPass
@@ -127,6 +129,8 @@ final class Engine {
     /// Begins a prompt with what the store has of it. The last token is always computed, for its logits.
     private func admit(_ request: Generation) {
         guard !request.isAdmitted, let cache else { return }
+        let started = ContinuousClock.now
+        defer { cacheSeconds += started.duration(to: .now).seconds }
         request.isAdmitted = true
         guard let lease = cache.acquire(request.tokens.dropLast()) else { return }
         request.loadedTiers = (0..<lease.count).map { lease.tier(at: $0) }
@@ -138,6 +142,8 @@ final class Engine {
     private func storeNewBlocks(_ request: Generation) {
         let full = request.computedCount / layout.tokens
         guard let cache, full > request.offeredBlocks else { return }
+        let started = ContinuousClock.now
+        defer { cacheSeconds += started.duration(to: .now).seconds }
         request.offeredBlocks = full
         let tokens = request.tokens.prefix(full * layout.tokens)
         cache.store(tokens, from: request.table)
