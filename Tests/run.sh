@@ -27,10 +27,13 @@ trap 'rm -f "$log"' EXIT
 
 if ! $full; then
     # Hundreds of lines follow a failure; whoever looks at the end of the output must see it there.
-    swift test "${flags[@]}" --skip-build 2>&1 | tee "$log" && exit
-    echo "What failed:"
-    grep -A 3 '^✘.*recorded an issue' "$log" || tail -n 20 "$log"
-    exit 1
+    if ! swift test "${flags[@]}" --skip-build 2>&1 | tee "$log"; then
+        echo "What failed:"
+        grep -A 3 '^✘.*recorded an issue' "$log" || tail -n 20 "$log"
+        exit 1
+    fi
+    bash Tests/examples.sh "$(swift build "${flags[@]}" --show-bin-path)/kvstore"
+    exit
 fi
 
 # The crash and damage tests first and alone: they are what the table is about.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that kvstore links against, if any is missing. Asks for nothing when all are there.
+# Installs the Debian packages that kvstore links against, and those that are named, if any is missing. Asks for nothing
+# when all are there.
 set -euo pipefail
 
-packages=(librocksdb-dev liblz4-dev libzstd-dev libxxhash-dev zlib1g-dev pkg-config)
+packages=(librocksdb-dev liblz4-dev libzstd-dev libxxhash-dev zlib1g-dev pkg-config "$@")
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "ok installed" || missing+=("$package")

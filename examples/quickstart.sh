@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
 # From a fresh Debian machine with the Swift toolchain to the main job: installs what is missing, builds, starts a
-# daemon that two processes share and that is killed with SIGKILL, and replays made-up multi-turn chats on the real
-# store, with memory too small for them, killed in the middle as well.
+# daemon that two processes share and that is killed with SIGKILL, runs a Llama that keeps its KV in the store and is
+# killed as well, and replays made-up multi-turn chats on the real store, with memory too small for them.
+#
+# usage: bash examples/quickstart.sh [--model DIR]     a Hugging Face Llama; without it, one with random weights is made
 set -euo pipefail
+model=()
+case "$#:${1:-}" in
+    0:) ;;
+    2:--model) model=(--model "$(realpath "$2")") ;;
+    *)
+        echo "usage: bash examples/quickstart.sh [--model DIR]" >&2
+        exit 64
+        ;;
+esac
 cd "$(dirname "$0")/.."
 
 command -v swift >/dev/null || {
@@ -13,7 +24,9 @@ bash examples/install-packages.sh
 
 echo "building (the first time takes some minutes, most of it in swift-crypto) …"
 swift build -c release --product kvstore
-kvstore="$(swift build -c release --show-bin-path)/kvstore"
+swift build -c release --product swift-llama
+built="$(swift build -c release --show-bin-path)"
+kvstore="$built/kvstore"
 
 directory="$(mktemp -d)"
 socket="$directory/kvstore.sock"
@@ -58,6 +71,10 @@ start_daemon
 sleep 1
 "$kvstore" request --socket "$socket" --user 3
 "$kvstore" stats --socket "$socket"
+
+echo
+echo "== A Llama over the store: cold, from memory, from disk after SIGKILL, with a damaged file; answers are compared =="
+"$built/swift-llama" demo --rounds 1 ${model[@]+"${model[@]}"}
 
 echo
 echo "== Chats over a store of 64 MiB memory and 1 GiB disk, killed with SIGKILL in the middle =="

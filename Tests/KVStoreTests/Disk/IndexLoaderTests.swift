@@ -143,10 +143,10 @@ struct IndexLoaderTests {
         let space = try store.namespace(.test(blockBytes: 256))
         let (cut, whole) = (space.prefix(Self.tokens(0, 6)), space.prefix(Self.tokens(1, 6)))
         let removed = try #require(rows[cut.keys[2]])
-        let record = try log.read(segment: removed.segment, ordinal: removed.ordinal) { Array($0) }
+        let record = try #require(try log.read(segment: removed.segment, ordinal: removed.ordinal) { Array($0) })
         try log.remove([removed.identity])
         let writer = try log.beginSegment()
-        try record.withUnsafeBytes { try writer.append(removed, record: $0) }
+        _ = try record.withUnsafeBytes { try writer.append(removed, record: $0) }
         _ = try writer.seal()
         log.close()
         for _ in 0..<2 {
