@@ -130,6 +130,9 @@ class LMCache:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            # SIGKILL leaves its memory behind.
+            for pool in Path("/dev/shm").glob(f"lmcache*kvstore-bench-{os.getpid()}*"):
+                pool.unlink()
 
     def disk_bytes(self) -> int:
         return sum(file.stat().st_blocks * 512 for file in (self.directory / "disk").rglob("*") if file.is_file())

@@ -100,6 +100,14 @@ class Engine:
         seconds = time.perf_counter() - start
         return [self._result(output, seconds) for output in outputs]
 
+    def connector_metrics(self) -> dict[str, float]:
+        """What vLLM's own metrics have of the connector, over everything that this engine did."""
+        return {
+            metric.name.removeprefix("vllm:kvstore_"): metric.value
+            for metric in self.llm.get_metrics()
+            if metric.name.startswith("vllm:kvstore_")
+        }
+
     def _result(self, output: Any, seconds: float) -> dict[str, Any]:
         answer = output.outputs[0]
         result = {
@@ -131,7 +139,7 @@ def run(job: Job) -> None:
         prompts = request.get("batch") or [request["tokens"]]
         for result in engine.answer(prompts, request.get("salt")):
             print(json.dumps({"result": result}), flush=True)
-    print(json.dumps({"done": True}), flush=True)
+    print(json.dumps({"done": True, "metrics": engine.connector_metrics()}), flush=True)
     sys.stdin.readline()
 
 

@@ -43,6 +43,8 @@ class EngineProcess:
         path = directory / f"{name}.json"
         path.write_text(json.dumps(asdict(job)))
         self.log = directory / f"{name}.log"
+        # At the end of a job: the connector's, from vLLM's metrics.
+        self.metrics: dict[str, float] = {}
         self._errors = open(self.log, "wb")  # noqa: SIM115
         self._process = subprocess.Popen(
             [python, str(HERE / "engine.py"), str(path)],
@@ -78,6 +80,7 @@ class EngineProcess:
         for line in self._lines():
             if "result" in line:
                 found.append(line["result"])
+            self.metrics = line.get("metrics", {})
             if line.get("done") or line.get("waiting"):
                 return found
         return found
