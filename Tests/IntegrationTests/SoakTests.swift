@@ -15,10 +15,10 @@ struct SoakTests {
         let tokens = TemporaryDirectory("tokens")
         for tenant in Self.tenants {
             let path = "\(tokens.path)/\(tenant)"
-            try Data("token-of-\(tenant)-0123456789abcdef".utf8).write(to: URL(filePath: path))
+            try Data("token-of-\(tenant)-0123456789abcdef0123456789abcdef".utf8).write(to: URL(filePath: path))
             chmod(path, 0o600)
         }
-        let list = Self.tenants.map { "  - name: \($0)\n    tokenFile: \(tokens.path)/\($0)\n    memoryQuota: 40MiB\n" }
+        let list = Self.tenants.map { "  - name: \($0)\n    tokenFile: \(tokens.path)/\($0)\n    memoryQuota: 32MiB\n" }
         let daemon = try DaemonProcess(
             ["--memory", "128MiB", "--disk-capacity", "512MiB", "--write-back-delay", "1s", "--lease-ttl", "2s"],
             configuration: "tenants:\n" + list.joined()

@@ -23,6 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
+from checks import Checks  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from make_gguf import make_gguf  # noqa: E402
 
@@ -35,17 +36,6 @@ def prompt(seed: int, characters: int, question: str) -> str:
 
     letters = random.Random(seed).choices("abcdefghijklmnopqrstuvwxyz", k=characters)
     return "".join(letters) + question
-
-
-class Checks:
-    """Prints each check, and remembers whether all held."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-
-    def __call__(self, what: str, holds: bool, detail: object = "") -> None:
-        print(f"{'ok  ' if holds else 'FAIL'} {what} {detail}", flush=True)
-        self.failed += not holds
 
 
 @dataclass

@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
 import kvstore  # noqa: E402
+from checks import Checks  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from kv_blocks import identity_of, shape_of  # noqa: E402
 from make_model import make_model  # noqa: E402
@@ -42,17 +43,6 @@ def conversations(seed: int, words: int) -> list[dict[str, Any]]:
     system = text(seed, words)
     turns = [text(seed + 1, 30) + "?", text(seed + 2, 90) + "?", text(seed + 3, 20) + "?"]
     return [{"system": system, "turns": turns}, {"system": system, "turns": [text(seed + 4, 30) + "?"]}]
-
-
-class Checks:
-    """Prints each check, and remembers whether all held."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-
-    def __call__(self, what: str, holds: bool, detail: object = "") -> None:
-        print(f"{'ok  ' if holds else 'FAIL'} {what} {detail}", flush=True)
-        self.failed += not holds
 
 
 class Chats:

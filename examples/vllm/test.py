@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
+from checks import Checks  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_model  # noqa: E402
@@ -31,17 +32,6 @@ PREFIX = random_tokens(1, 1024)
 PROMPTS = [PREFIX + random_tokens(10 + user, 64) for user in range(3)]
 PROMPTS += [random_tokens(20, 1088), random_tokens(21, 1088)]
 BLOCK = 128
-
-
-class Checks:
-    """Prints each check, and remembers whether all held."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-
-    def __call__(self, what: str, holds: bool, detail: object = "") -> None:
-        print(f"{'ok  ' if holds else 'FAIL'} {what} {detail}", flush=True)
-        self.failed += not holds
 
 
 @dataclass
