@@ -48,15 +48,16 @@ def conversations(seed: int, words: int) -> list[dict[str, Any]]:
 class Chats:
     """`chat.py` in a process of its own for every list of conversations."""
 
-    def __init__(self, model: Path, directory: Path) -> None:
+    def __init__(self, model: Path, directory: Path, threads: int) -> None:
         self.model = model
         self.directory = directory
+        self.threads = threads
 
     def run(self, requests: list[dict[str, Any]], cache: str, *options: object) -> list[Result]:
         path = self.directory / "requests.json"
         path.write_text(json.dumps(requests))
         command = [sys.executable, HERE / "chat.py", "--model", self.model, "--cache", cache, "--requests", path]
-        command += ["--threads", os.cpu_count() or 2, "--tokens", 16, *options]
+        command += ["--threads", self.threads, "--tokens", 16, "--timeout", 10_000, *options]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode != 0:
             raise SystemExit(done.stderr)
@@ -224,13 +225,14 @@ def main() -> int:
         if not given.measure_only:
             make_model(directory / "tiny", "tiny", dtype="float32")
             with Daemon(directory / "daemon", memory="512MiB") as daemon:
-                failed = Suite(Chats(directory / "tiny", directory), daemon).run()
+                failed = Suite(Chats(directory / "tiny", directory, threads=1), daemon).run()
             print(f"{failed} checks failed" if failed else "all checks hold")
         if not given.test_only:
             model = given.model or directory / "small"
             if not given.model:
                 make_model(model, "small", dtype="float32")
-            rows = [measure(Chats(model, directory), directory, given.rounds, words) for words in given.words]
+            chats = Chats(model, directory, os.cpu_count() or 2)
+            rows = [measure(chats, directory, given.rounds, words) for words in given.words]
             for row in rows:
                 print_row(row)
             if given.json:

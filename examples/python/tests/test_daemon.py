@@ -11,17 +11,20 @@ import pytest
 import kvstore
 from conftest import IDENTITY, block, prompt
 
-SLACK_SECONDS = 1.0
+# Machines that run tests are busy: what is meant to answer gets time, and a bound only tells a hang from a wait.
+SLACK_SECONDS = 10.0
 
 
-def connect(daemon, **options):
-    return kvstore.Store.connect(daemon.socket, timeout_ms=300, slow_timeout_ms=600, retry_ms=10, **options)
+def connect(daemon, timeout_ms=10_000, slow_timeout_ms=20_000, **options):
+    return kvstore.Store.connect(
+        daemon.socket, timeout_ms=timeout_ms, slow_timeout_ms=slow_timeout_ms, retry_ms=10, **options
+    )
 
 
 def test_two_processes_share_blocks(daemon):
     program = (
         "import sys, conftest, kvstore\n"
-        "space = kvstore.Store.connect(sys.argv[1]).namespace(conftest.IDENTITY)\n"
+        "space = kvstore.Store.connect(sys.argv[1], timeout_ms=10_000).namespace(conftest.IDENTITY)\n"
         "print(space.put(conftest.prompt(1), [conftest.block(1, index) for index in range(8)]))\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, daemon.socket], capture_output=True, text=True,
@@ -87,10 +90,11 @@ def test_a_killed_daemon_is_a_miss_and_comes_back(daemon):
 
 def test_a_hung_daemon_is_a_miss_within_the_deadline(daemon):
     with connect(daemon) as store:
+        assert store.namespace(IDENTITY).put(prompt(1), [block(1, index) for index in range(8)]) == 8
+    with connect(daemon, timeout_ms=1000, slow_timeout_ms=1500) as store:
         space = store.namespace(IDENTITY)
-        assert space.put(prompt(1), [block(1, index) for index in range(8)]) == 8
         daemon.kill(signal.SIGSTOP)
-        everything_is_a_miss(store, space, 0.6)
+        everything_is_a_miss(store, space, 1.5)
         daemon.kill(signal.SIGCONT)
         deadline = time.monotonic() + 20
         while int(space.lookup(prompt(1))) != 8:
