@@ -95,6 +95,10 @@ class Daemon:
         """SIGSTOP: it still has its socket, but answers nobody."""
         assert self.process
         self.process.send_signal(signal.SIGSTOP)
+        # A busy machine takes a moment until the last of its threads has stopped.
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        while any((task / "stat").read_text().rsplit(")", 1)[1].split()[0] != "T" for task in tasks.iterdir()):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Ends `hang`."""

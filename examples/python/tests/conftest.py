@@ -68,6 +68,19 @@ class Daemon:
         self.process.send_signal(number)
         if number == signal.SIGKILL:
             self.process.wait()
+        # A busy machine takes a moment until the last of its threads has stopped.
+        while number == signal.SIGSTOP and not all(self._has_stopped(task) for task in self._tasks()):
+            time.sleep(0.001)
+
+    def _tasks(self):
+        return os.listdir(f"/proc/{self.process.pid}/task")
+
+    def _has_stopped(self, task):
+        try:
+            with open(f"/proc/{self.process.pid}/task/{task}/stat") as file:
+                return file.read().rsplit(")", 1)[1].split()[0] == "T"
+        except FileNotFoundError:
+            return True
 
     def stop(self):
         if self.process.poll() is None:
