@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
-from checks import Checks  # noqa: E402
+from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from make_gguf import make_gguf  # noqa: E402
 
@@ -162,19 +162,8 @@ def measure(program: Program, directory: Path, rounds: int, tokens: list[int]) -
         row |= {"blocksFromDisk": disk_blocks, "diskBytes": bytes_stored, "rounds": rounds}
         row["loadAverage"] = round(os.getloadavg()[0], 1)
         rows.append(row)
-        print_row(row)
+        print_row(row, "storing", "memory", "disk")
     return rows
-
-
-def print_row(row: Result) -> None:
-    cold = row["cold"]
-    shares = ", ".join(f"{name} {row[name]:.0f} ms ({row[name] / cold:.0%})" for name in ("storing", "memory", "disk"))
-    print(
-        f"{row['tokens']} tokens: computed {cold:.0f} ms, {shares}; identical logits: {row['identicalLogits']}; "
-        f"{row['blocksFromDisk']} of {row['blocks']} blocks read from disk after the restart; "
-        f"{row['diskBytes'] / 2**20:.0f} MiB on disk; median of {row['rounds']}, load {row['loadAverage']}",
-        flush=True,
-    )
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
 import kvstore  # noqa: E402
-from checks import Checks  # noqa: E402
+from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from kv_blocks import identity_of, shape_of  # noqa: E402
 from make_model import make_model  # noqa: E402
@@ -197,19 +197,6 @@ def measure(chats: Chats, directory: Path, rounds: int, words: int) -> Result:
     return row | {"loadAverage": round(os.getloadavg()[0], 1)}
 
 
-def print_row(row: Result) -> None:
-    shares = ", ".join(
-        f"{name} {row[name]:.0f} ms ({row[name] / row['cold']:.0%})"
-        for name in ("process", "storing", "memory", "disk")
-    )
-    print(
-        f"{row['tokens']} tokens: computed {row['cold']:.0f} ms, {shares}; identical logits: {row['identicalLogits']}; "
-        f"{row['blocksFromDisk']} of {row['blocks']} blocks read from disk after the restart; "
-        f"{row['diskBytes'] / 2**20:.0f} MiB on disk; median of {row['rounds']}, load {row['loadAverage']}",
-        flush=True,
-    )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="to measure (default: a small one with random weights)")
@@ -234,7 +221,7 @@ def main() -> int:
             chats = Chats(model, directory, os.cpu_count() or 2)
             rows = [measure(chats, directory, given.rounds, words) for words in given.words]
             for row in rows:
-                print_row(row)
+                print_row(row, "process", "storing", "memory", "disk")
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
             failed += sum(not row["identicalLogits"] for row in rows)
