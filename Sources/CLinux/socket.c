@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -69,7 +70,28 @@ long CLinux_send_descriptors(int fd, const void *bytes, size_t byte_count, const
     return sent < 0 ? -errno : sent;
 }
 
-long CLinux_receive(int fd, void *bytes, size_t byte_count, int *descriptors, size_t capacity, size_t *out_count) {
+static uint64_t monotonic_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+// As recvmsg. Asks again and again before it sleeps: being woken takes longer than a short answer does.
+static long receive_message(int fd, struct msghdr *message, uint32_t spin_nanoseconds) {
+    uint64_t end = spin_nanoseconds > 0 ? monotonic_nanoseconds() + spin_nanoseconds : 0;
+    while (end > 0 && monotonic_nanoseconds() < end) {
+        long received = recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (received >= 0 || (errno != EAGAIN && errno != EINTR)) return received;
+        // Whoever is to answer may need this very processor.
+        sched_yield();
+    }
+    return recvmsg(fd, message, MSG_CMSG_CLOEXEC);
+}
+
+long CLinux_receive(
+    int fd, void *bytes, size_t byte_count, int *descriptors, size_t capacity, size_t *out_count,
+    uint32_t spin_nanoseconds
+) {
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof(int) * CLINUX_DESCRIPTORS_PER_MESSAGE)];
@@ -82,7 +104,7 @@ long CLinux_receive(int fd, void *bytes, size_t byte_count, int *descriptors, si
         .msg_controllen = sizeof control.space,
     };
     *out_count = 0;
-    long received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    long received = receive_message(fd, &message, spin_nanoseconds);
     if (received < 0) return -errno;
     int is_truncated = (message.msg_flags & MSG_CTRUNC) != 0;
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL; header = CMSG_NXTHDR(&message, header)) {

@@ -28,6 +28,8 @@ struct ClientConnection: ~Copyable {
     private var closing: [MappedRegion] = []
     private(set) var staging: MappedRegion?
     private var nextRequestID: UInt32 = 1
+    /// Requests without a reply, to be sent together with the next one that has one.
+    private var outgoing = WireWriter()
 
     /// Connects and says hello, all before `deadline`, and however late that is, within the time for one answer.
     static func open(path: String, options: ClientOptions, deadline: UInt64) throws(ClientError) -> ClientConnection {
@@ -59,9 +61,8 @@ struct ClientConnection: ~Copyable {
     /// Sends a request and waits for its reply. Any error but a refusal leaves the connection unusable.
     mutating func call(_ verb: Verb, _ body: [UInt8], deadline: UInt64) throws(ClientError) -> [UInt8] {
         let requestID = nextRequestID
-        nextRequestID &+= 1
-        let frame = Frame(.request, verb, requestID: requestID, body: body)
-        try socket.send(frame.bytes, deadline: deadline)
+        enqueue(verb, body)
+        try sendEnqueued(deadline: deadline)
         while true {
             let headerBytes = try socket.receive(FrameHeader.byteCount, deadline: deadline)
             guard let header = FrameHeader(headerBytes), header.kind != .request,
@@ -80,11 +81,17 @@ struct ClientConnection: ~Copyable {
         }
     }
 
-    /// Sends a request that gets no reply.
-    mutating func send(_ verb: Verb, _ body: [UInt8], deadline: UInt64) throws(ClientError) {
-        let frame = Frame(.request, verb, requestID: nextRequestID, body: body)
+    /// Has a request that gets no reply sent before the next one.
+    mutating func enqueue(_ verb: Verb, _ body: [UInt8]) {
+        Frame(.request, verb, requestID: nextRequestID, body: body).append(to: &outgoing)
         nextRequestID &+= 1
-        try socket.send(frame.bytes, deadline: deadline)
+    }
+
+    /// Sends what was enqueued, in one piece: the daemon is woken once for it.
+    mutating func sendEnqueued(deadline: UInt64) throws(ClientError) {
+        guard !outgoing.bytes.isEmpty else { return }
+        try socket.send(outgoing.bytes, deadline: deadline)
+        outgoing.removeAll(keepingCapacityBelow: 64 << 10)
     }
 
     private static func refusal(_ status: WireStatus, _ text: String) -> ClientError {

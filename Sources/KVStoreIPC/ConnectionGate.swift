@@ -68,11 +68,9 @@ final class ConnectionGate: @unchecked Sendable {
 
     private func letGo() { isHeld.update { $0 = false } }
 
-    /// Ends holding, with what others left to be done because the gate was held.
     private func leave() {
         if isClosed.load(ordering: .acquiring) { connection = nil }
         letGo()
-        flushReturns()
     }
 
     /// Runs `body` on the connection. An error that is no refusal ends the connection.
@@ -89,8 +87,9 @@ final class ConnectionGate: @unchecked Sendable {
         defer { leave() }
         try connect(deadline: deadline)
         do throws(ClientError) {
+            enqueueReturns()
             let result = try body(&connection!, self)
-            try sendReturns(deadline: deadline)
+            try connection!.sendEnqueued(deadline: deadline)
             return result
         } catch {
             if error.status == nil || error.code == .protocolError { drop(error) }
@@ -184,42 +183,51 @@ final class ConnectionGate: @unchecked Sendable {
 
     // MARK: Giving back
 
-    /// Gives a lease back, now if nobody else is talking to the daemon, else with the end of that call.
-    func release(_ leaseID: UInt64, epoch: UInt64) { giveBack(epoch) { $0.leases.append(leaseID) } }
+    /// Gives a lease back: the daemon hears of it with the next call, or from `flushReturns`. True when somebody has to
+    /// see to that, because nothing else waits to be told already.
+    func release(_ leaseID: UInt64, epoch: UInt64) -> Bool { giveBack(epoch) { $0.leases.append(leaseID) } }
 
     /// Gives a reservation back that was not committed, likewise.
-    func abandon(_ reservationID: UInt64, epoch: UInt64) { giveBack(epoch) { $0.reservations.append(reservationID) } }
+    func abandon(_ reservationID: UInt64, epoch: UInt64) -> Bool {
+        giveBack(epoch) { $0.reservations.append(reservationID) }
+    }
 
-    private func giveBack(_ epoch: UInt64, _ append: (inout Returns) -> Void) {
-        pendingReturns.withLock { pending in
+    private func giveBack(_ epoch: UInt64, _ append: (inout Returns) -> Void) -> Bool {
+        guard getpid() == processID else { return false }
+        return pendingReturns.withLock { pending in
             // Those of an earlier connection ended with it.
-            if epoch < pending.epoch { return }
+            if epoch < pending.epoch { return false }
             if epoch > pending.epoch { pending = Returns(epoch: epoch) }
-            append(&pending)
-        }
-        flushReturns()
-    }
-
-    private func flushReturns() {
-        guard getpid() == processID else { return }
-        while pendingReturns.withLock({ !$0.isEmpty }), hold(until: 0) {
-            do throws(ClientError) { try sendReturns(deadline: deadline()) } catch { drop(error) }
-            if isClosed.load(ordering: .acquiring) { connection = nil }
-            letGo()
+            defer { append(&pending) }
+            return pending.isEmpty
         }
     }
 
-    private func sendReturns(deadline: UInt64) throws(ClientError) {
-        let returns = pendingReturns.withLock { pending in
+    /// Tells the daemon what was given back. If somebody is talking to it, it hears of it with his next call or ours.
+    ///
+    /// - Returns: false when there is still something to be told.
+    func flushReturns() -> Bool {
+        guard pendingReturns.withLock({ !$0.isEmpty }) else { return true }
+        guard hold(until: 0) else { return false }
+        defer { leave() }
+        guard connection != nil else { return true }
+        enqueueReturns()
+        do throws(ClientError) { try connection!.sendEnqueued(deadline: deadline()) } catch { drop(error) }
+        return true
+    }
+
+    private func enqueueReturns() {
+        let returns = pendingReturns.withLock { pending -> Returns in
+            if pending.isEmpty { return pending }
             defer { pending = Returns(epoch: pending.epoch) }
             return pending
         }
         guard !returns.isEmpty, returns.epoch == epoch, connection != nil else { return }
         for start in stride(from: 0, to: returns.leases.count, by: Self.returnsPerFrame) {
             let end = min(start + Self.returnsPerFrame, returns.leases.count)
-            try connection!.send(.release, NumberList.body(Array(returns.leases[start..<end])), deadline: deadline)
+            connection!.enqueue(.release, NumberList.body(Array(returns.leases[start..<end])))
         }
-        for id in returns.reservations { try connection!.send(.abandon, NumberList.body(id), deadline: deadline) }
+        for id in returns.reservations { connection!.enqueue(.abandon, NumberList.body(id)) }
     }
 
     // MARK: Signs of life

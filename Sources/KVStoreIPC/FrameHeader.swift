@@ -121,8 +121,12 @@ package struct Frame: Hashable, Sendable {
 
     package var bytes: [UInt8] {
         var writer = WireWriter(capacity: FrameHeader.byteCount + body.count)
+        append(to: &writer)
+        return writer.bytes
+    }
+
+    package func append(to writer: inout WireWriter) {
         header.append(to: &writer)
         writer.append(contentsOf: body)
-        return writer.bytes
     }
 }

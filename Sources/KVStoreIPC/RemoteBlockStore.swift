@@ -26,7 +26,7 @@ public final class RemoteBlockStore: BlockCache {
     public init(socketPath: String, options: ClientOptions = ClientOptions()) {
         let core = RemoteCore(ConnectionGate(path: socketPath, options: options))
         self.core = core
-        renewal = DiskThread(name: "kvstore-renew") { core.renewUntilClosed() }
+        renewal = DiskThread(name: "kvstore-renew") { core.keepInTouchUntilClosed() }
         worker = ReaderPool(threadCount: 1, name: "kvstore-client")
     }
 

@@ -23,20 +23,52 @@ final class RemoteCore: Sendable {
         var reservations: [UInt64: ReservationRecord] = [:]
     }
     private let books = Mutex(Books())
-    private let isClosing = Monitor(false)
+    /// What the thread is woken for.
+    private struct Wishes {
+        var isClosing = false
+        var hasReturns = false
+    }
+    private let wishes = Monitor(Wishes())
+
+    /// For the next call to take along what was given back; a lease is held this much longer at most.
+    private static let returnDelayNanoseconds: UInt64 = 2_000_000
 
     init(_ gate: ConnectionGate) { self.gate = gate }
 
-    func renewUntilClosed() {
-        var pause: UInt64 = 500_000_000
-        while isClosing.wait(untilNanoseconds: monotonicNanoseconds() + pause, { $0 ? true : nil }) != true {
-            pause = gate.renew()
+    /// What the client's own thread does: tells the daemon now and then that the client lives, and what it has given
+    /// back if no call has done so.
+    func keepInTouchUntilClosed() {
+        var renewAt = monotonicNanoseconds() + 500_000_000
+        while true {
+            let hasReturns = wishes.wait(untilNanoseconds: renewAt) { wishes -> Bool? in
+                if wishes.isClosing { return false }
+                return wishes.hasReturns ? true : nil
+            }
+            if hasReturns == false { return }
+            if hasReturns == true {
+                let isClosing = wishes.wait(untilNanoseconds: monotonicNanoseconds() + Self.returnDelayNanoseconds) {
+                    $0.isClosing ? true : nil
+                }
+                if isClosing == true { return }
+                // Before it is told: what is given back from here on wakes this thread again.
+                wishes.update { $0.hasReturns = false }
+                if !gate.flushReturns() { wishes.update { $0.hasReturns = true } }
+            }
+            if monotonicNanoseconds() >= renewAt { renewAt = monotonicNanoseconds() + gate.renew() }
         }
     }
 
     func close() {
-        isClosing.update { $0 = true }
+        wishes.update { $0.isClosing = true }
         gate.close()
+    }
+
+    private func release(_ leaseID: UInt64, epoch: UInt64) {
+        if gate.release(leaseID, epoch: epoch) { wishes.update { $0.hasReturns = true } }
+    }
+
+    private func abandon(_ reservationID: UInt64, epoch: UInt64) {
+        if gate.abandon(reservationID, epoch: epoch) { wishes.update { $0.hasReturns = true } }
     }
 
     // MARK: Calls
@@ -68,7 +100,7 @@ final class RemoteCore: Sendable {
         guard !prefix.keys.isEmpty else { return }
         let deadline = gate.deadline()
         try? gate.with(deadline: deadline) { (connection, gate) throws(ClientError) in
-            try connection.send(verb, try Self.request(prefix, gate).body, deadline: deadline)
+            connection.enqueue(verb, try Self.request(prefix, gate).body)
         }
     }
 
@@ -198,7 +230,7 @@ final class RemoteCore: Sendable {
 extension RemoteCore: LeaseOwner, ReservationOwner {
     func endLease(_ blocks: [PinnedBlock], token: UInt64) {
         guard let record = books.withLock({ $0.leases.removeValue(forKey: token) }) else { return }
-        gate.release(record.leaseID, epoch: record.epoch)
+        release(record.leaseID, epoch: record.epoch)
     }
 
     func isCurrent(token: UInt64) -> Bool {
@@ -218,13 +250,13 @@ extension RemoteCore: LeaseOwner, ReservationOwner {
             return Int(clamping: visible ?? 0)
         } catch {
             // Perhaps it was never sent; if it was, there is nothing left to give back.
-            gate.abandon(record.reservationID, epoch: record.epoch)
+            abandon(record.reservationID, epoch: record.epoch)
             return 0
         }
     }
 
     func abandon(_ blocks: [ReservedBlock], token: UInt64) {
         guard let record = takeReservation(token) else { return }
-        gate.abandon(record.reservationID, epoch: record.epoch)
+        abandon(record.reservationID, epoch: record.epoch)
     }
 }

@@ -178,12 +178,16 @@ private struct ReceivedDescriptors {
     private var numbers = InlineArray<64, Int32>(repeating: -1)
     private var count = 0
 
+    /// Twice what the daemon needs for a hit. Whoever waits longer sleeps, and has taken no more than this from others.
+    private static let spinNanoseconds: UInt32 = 20_000
+
     /// As `recvmsg`, with negated errnos.
     mutating func receive(_ descriptor: Int32, _ bytes: UnsafeMutableRawPointer, _ byteCount: Int) -> Int {
         var span = numbers.mutableSpan
         // The span is lent for this call, and the kernel fills at most as many as it has.
         return unsafe span.withUnsafeMutableBufferPointer { room in
-            unsafe CLinux_receive(descriptor, bytes, byteCount, room.baseAddress, room.count, &count)
+            unsafe CLinux_receive(
+                descriptor, bytes, byteCount, room.baseAddress, room.count, &count, Self.spinNanoseconds)
         }
     }
 

@@ -74,6 +74,11 @@ package struct WireWriter {
 
     package init(capacity: Int = 64) { bytes.reserveCapacity(capacity) }
 
+    /// Starts again, with the memory there is unless that is more than `limit` bytes.
+    package mutating func removeAll(keepingCapacityBelow limit: Int) {
+        bytes.removeAll(keepingCapacity: bytes.capacity <= limit)
+    }
+
     package mutating func append(_ value: some FixedWidthInteger & BitwiseCopyable) {
         // The bytes of an integer are all there is to it.
         unsafe withUnsafeBytes(of: value.littleEndian) { unsafe bytes.append(contentsOf: $0) }

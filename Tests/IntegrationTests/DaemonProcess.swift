@@ -100,6 +100,8 @@ final class DaemonProcess {
 
     /// What the process has in memory, shared regions included.
     var residentBytes: Int { statusField("VmRSS:") << 10 }
+    /// Of those, shared memory.
+    var sharedBytes: Int { statusField("RssShmem:") << 10 }
     var threadCount: Int { statusField("Threads:") }
 
     private func statusField(_ name: String) -> Int {

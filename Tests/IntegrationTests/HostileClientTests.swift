@@ -49,7 +49,7 @@ struct HostileClientTests {
                 var extra = [Int32](repeating: -1, count: 64)
                 var extraCount = 0
                 let result = bytes.withUnsafeMutableBytes {
-                    CLinux_receive(descriptor, $0.baseAddress! + filled, count - filled, &extra, 64, &extraCount)
+                    CLinux_receive(descriptor, $0.baseAddress! + filled, count - filled, &extra, 64, &extraCount, 0)
                 }
                 descriptors += extra.prefix(extraCount)
                 if result > 0 {

@@ -31,7 +31,7 @@ struct SoakTests {
         var clients = try (0..<8).map { try start($0) }
         var reports = [ClientReport](repeating: ClientReport(), count: 8)
         var (verified, stored, kills, stops) = (0, 0, 0, 0)
-        var early: (descriptors: Int, resident: Int)?
+        var samples: [Sample] = []
         for second in 0..<seconds {
             for index in clients.indices { clients[index].listenAndRead(&reports[index], milliseconds: 120) }
             let victim = Int.random(in: 0..<8, using: &random)
@@ -52,24 +52,57 @@ struct SoakTests {
             }
             #expect(daemon.isRunning, "the daemon ended: \(daemon.logText.suffix(1000))")
             if !daemon.isRunning { break }
-            if second == seconds / 5 { early = (try Self.ownDescriptors(daemon), daemon.residentBytes) }
+            samples.append(try Sample(daemon))
+            if second % 60 == 59 { print("after \(second / 60 + 1) min: \(Sample.median(samples.suffix(20)))") }
         }
-        let late = (descriptors: try Self.ownDescriptors(daemon), resident: daemon.residentBytes)
         for index in clients.indices {
             _ = clients[index].killAndWait()
             reports[index].read(clients[index].remainingLines())
             (verified, stored) = (verified + reports[index].verified, stored + reports[index].stored)
             #expect(reports[index].complaints.isEmpty, "\(reports[index].complaints.prefix(3))")
         }
-        let before = try #require(early)
+        // Single seconds differ: a client that was just killed is gone, one that has just begun has no staging yet.
+        let window = min(20, seconds / 5)
+        let before = Sample.median(samples.dropFirst(seconds / 5).prefix(window))
+        let late = Sample.median(samples.suffix(window))
         print(
             "soak of \(seconds) s: \(verified) blocks verified, \(stored) stored, \(kills) clients killed, \(stops) stopped; "
-                + "descriptors \(before.descriptors) and \(late.descriptors), resident "
-                + "\(before.resident >> 20) and \(late.resident >> 20) MiB"
+                + "first \(before), at the end \(late)"
         )
         #expect(verified > seconds * 10)
         #expect(late.descriptors == before.descriptors)
         #expect(late.resident <= before.resident + before.resident / 50)
+    }
+
+    /// What the daemon has at one moment.
+    private struct Sample: CustomStringConvertible {
+        var descriptors: Int
+        var resident: Int
+        /// Of those, bytes of regions.
+        var shared: Int
+
+        init(descriptors: Int, resident: Int, shared: Int) {
+            (self.descriptors, self.resident, self.shared) = (descriptors, resident, shared)
+        }
+
+        init(_ daemon: DaemonProcess) throws {
+            descriptors = try SoakTests.ownDescriptors(daemon)
+            (resident, shared) = (daemon.residentBytes, daemon.sharedBytes)
+        }
+
+        static func median(_ samples: some Collection<Sample>) -> Sample {
+            func middle(_ values: [Int]) -> Int { values.isEmpty ? 0 : values.sorted()[values.count / 2] }
+            return Sample(
+                descriptors: middle(samples.map(\.descriptors)),
+                resident: middle(samples.map(\.resident)),
+                shared: middle(samples.map(\.shared))
+            )
+        }
+
+        var description: String {
+            let (own, regions) = ((resident - shared) >> 10, shared >> 10)
+            return "\(descriptors) descriptors, \(resident >> 10) KiB resident (\(own) own, \(regions) of regions)"
+        }
     }
 
     /// Beside regions, whose number follows the sizes of blocks in use, and table files, which RocksDB keeps open.

@@ -140,7 +140,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
                     if verb == .purge, role == .operatorAlone, !everything { continue }
                     if verb.isOneWay {
                         // Nothing comes back; the connection lives on.
-                        try connection.send(verb, bytes, deadline: farAway)
+                        connection.enqueue(verb, bytes)
                         _ = try connection.call(.ping, [], deadline: farAway)
                         continue
                     }
@@ -301,6 +301,23 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
             code = error.code
         }
         #expect(code == .connectionLost)
+        client.close()
+        await harness.stop()
+    }
+
+    @Test func `what a client gives back is told with its next call, and without one soon after`() async throws {
+        let harness = try await DaemonHarness(in: directory)
+        let client = harness.client()
+        let prefix = storeBlocks(client, try client.namespace(.test()), [1, 2, 3])
+        for _ in 0..<3 {
+            _ = client.acquire(prefix, memoryOnly: true)
+            // The frame with the request has the release before it.
+            let found = client.match(prefix).count
+            #expect(found == 3)
+            #expect(harness.context.store.statistics.leases == 0)
+        }
+        _ = client.acquire(prefix, memoryOnly: true)
+        #expect(await harness.eventually { harness.context.store.statistics.leases == 0 })
         client.close()
         await harness.stop()
     }

@@ -1,7 +1,7 @@
 #ifndef CKERNELS_H
 #define CKERNELS_H
 
-// The inner loops of the codecs nib4, nib4h, hsplit and int8. Each function takes the level of instructions to use; all
+// The inner loops of the codecs nib4, nib4h, hsplit and int8, and of copying. Each function takes the level of instructions to use; all
 // levels give the same bytes. Nothing here allocates, keeps state or looks at a length in the data: callers check.
 //
 // Words are 16 bits, little-endian, at any address. The byte formats are in OnDiskFormat.md.
@@ -83,5 +83,15 @@ bool ckernels_int8_encode(int level, const void *words, ckernels_int8_shape shap
 /// The inverse of `ckernels_int8_encode`, for any scales and codes.
 void ckernels_int8_decode(int level, const uint8_t *scales, const int8_t *codes, ckernels_int8_shape shape,
                           void *words, float *factors);
+
+// MARK: Copies
+
+/// Copies `count` bytes to `cached` and the same bytes to `streamed`, reading each byte of `source` once, so that both
+/// are equal even if others write there. What goes to `streamed` goes around the caches if its address is a multiple of
+/// 64; call `ckernels_copies_done` before another thread is told of it.
+void ckernels_copy_twice(int level, const void *source, void *cached, void *streamed, size_t count);
+
+/// What this thread stores from now on is visible to others no sooner than what it has copied.
+void ckernels_copies_done(void);
 
 #endif

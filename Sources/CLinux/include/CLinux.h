@@ -83,8 +83,11 @@ long CLinux_send(int fd, const void *bytes, size_t byte_count);
 long CLinux_send_descriptors(int fd, const void *bytes, size_t byte_count, const int *descriptors, size_t count);
 
 /// Receives bytes and the descriptors that came with them (close-on-exec; those beyond `capacity` are closed at once).
-/// Returns the bytes received, 0 at the end of the stream.
-long CLinux_receive(int fd, void *bytes, size_t byte_count, int *descriptors, size_t capacity, size_t *out_count);
+/// Returns the bytes received, 0 at the end of the stream. Before it sleeps it asks for up to `spin_nanoseconds`.
+long CLinux_receive(
+    int fd, void *bytes, size_t byte_count, int *descriptors, size_t capacity, size_t *out_count,
+    uint32_t spin_nanoseconds
+);
 
 /// Waits until `fd` can be read or written. Returns 1, 0 after the timeout, or a negated errno.
 int CLinux_wait(int fd, int for_writing, int timeout_milliseconds);

@@ -62,29 +62,40 @@ public struct BlockReservation: ~Copyable, Sendable {
         return pending.owner.commit(blocks, digests: digests, blockByteCount: blockByteCount, token: pending.token)
     }
 
-    /// Fills slot `index` from memory that somebody else may be writing: piece by piece, hashing each piece where it
-    /// landed while it is in cache. What is hashed is what is stored, whatever happens to the source.
+    /// Fills slot `index` from memory that somebody else may be writing: each piece goes to `piece` and to the slot in
+    /// one pass, and is hashed from `piece`, where nobody writes. What is hashed is what is stored, whatever happens to
+    /// the source.
     ///
-    /// - Parameter source: at least a block's bytes.
+    /// - Parameters:
+    ///   - source: at least a block's bytes.
+    ///   - piece: scratch, small enough that the hashing of one piece overlaps the stores of the last.
     /// - Returns: the digest for `commit(digests:)`.
-    package mutating func copyIn(at index: Int, from source: UnsafeRawBufferPointer, _ stream: XXH3.Stream) -> UInt64 {
-        precondition(source.count >= blockByteCount, "the source is shorter than a block")
+    package mutating func copyIn(
+        at index: Int,
+        from source: UnsafeRawBufferPointer,
+        _ stream: XXH3.Stream,
+        piece: UnsafeMutableRawBufferPointer
+    ) -> UInt64 {
+        unsafe precondition(source.count >= blockByteCount && !piece.isEmpty, "the source is shorter than a block")
         // Reserved for us alone until commit or abandon; both ranges are checked above.
         let slot = unsafe pending.blocks[index].memory.mutableBytes(blockByteCount)
         stream.restart()
         var offset = 0
         while offset < blockByteCount {
-            let end = min(offset + Self.pieceByteCount, blockByteCount)
-            let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[offset..<end])
-            unsafe piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: source[offset..<end]))
-            unsafe stream.append(UnsafeRawBufferPointer(piece))
-            offset = end
+            let count = min(piece.count, blockByteCount - offset)
+            let cached = unsafe UnsafeMutableRawBufferPointer(rebasing: piece[..<count])
+            unsafe Kernels.copyTwice(
+                UnsafeRawBufferPointer(rebasing: source[offset..<offset + count]),
+                cached: cached,
+                streamed: UnsafeMutableRawBufferPointer(rebasing: slot[offset..<offset + count]),
+                level: .best
+            )
+            unsafe stream.append(UnsafeRawBufferPointer(cached))
+            offset += count
         }
+        Kernels.copiesAreDone()
         return stream.digest
     }
-
-    /// Fits the second-level cache with room to spare.
-    private static var pieceByteCount: Int { 128 << 10 }
 }
 
 /// A slot that was given out to be filled, not yet visible.

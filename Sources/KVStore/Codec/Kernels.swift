@@ -17,7 +17,7 @@ enum KernelLevel: Int32, CaseIterable, Comparable, Sendable {
     static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
 }
 
-/// The inner loops of nib4, hsplit and int8.
+/// The inner loops of nib4, hsplit and int8, and of taking blocks over from clients.
 enum Kernels {
     /// Words that nib4 codes together.
     static let groupWords = 64
@@ -63,6 +63,24 @@ enum Kernels {
             target
         )
     }
+
+    // MARK: Copies
+
+    /// Copies `source`, which others may be writing, to `cached` and the same bytes to `streamed`, past the caches.
+    /// `copiesAreDone` comes before anybody else is told of them.
+    static func copyTwice(
+        _ source: UnsafeRawBufferPointer,
+        cached: UnsafeMutableRawBufferPointer,
+        streamed: UnsafeMutableRawBufferPointer,
+        level: KernelLevel
+    ) {
+        precondition(cached.count >= source.count && streamed.count >= source.count, "a target is too small")
+        guard let from = source.baseAddress, let near = cached.baseAddress, let far = streamed.baseAddress else { return }
+        // Safe: the kernel reads source.count bytes and writes as many to each target, as was checked.
+        unsafe ckernels_copy_twice(level.rawValue, from, near, far, source.count)
+    }
+
+    static func copiesAreDone() { ckernels_copies_done() }
 
     // MARK: nib4
 

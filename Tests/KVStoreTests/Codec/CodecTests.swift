@@ -54,6 +54,29 @@ struct CodecTests {
         }
     }
 
+    @Test(arguments: KernelLevel.available)
+    func `A copy to two places is the same in both, at every length and address`(level: KernelLevel) {
+        let source = (0..<1_000).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
+        for count in [0, 1, 31, 32, 63, 64, 65, 128, 500, 900] {
+            for offset in [0, 1, 32, 64] {
+                withUnsafeTemporaryAllocation(byteCount: 2_048, alignment: 64) { room in
+                    room.initializeMemory(as: UInt8.self, repeating: 0xEE)
+                    let cached = UnsafeMutableRawBufferPointer(rebasing: room[1_024 + offset..<1_024 + offset + count])
+                    let streamed = UnsafeMutableRawBufferPointer(rebasing: room[offset..<offset + count])
+                    source.withUnsafeBytes { bytes in
+                        let part = UnsafeRawBufferPointer(rebasing: bytes[3..<3 + count])
+                        Kernels.copyTwice(part, cached: cached, streamed: streamed, level: level)
+                    }
+                    Kernels.copiesAreDone()
+                    #expect(Array(cached) == Array(source[3..<3 + count]))
+                    #expect(Array(streamed) == Array(source[3..<3 + count]))
+                    #expect(room[offset + count] == 0xEE && room[1_024 + offset + count] == 0xEE)
+                    #expect(offset == 0 || room[offset - 1] == 0xEE)
+                }
+            }
+        }
+    }
+
     @Test func `This processor's levels are all compared`() {
         #expect(KernelLevel.available.first == .portable && KernelLevel.available.last == .best)
         print("levels of instructions compared: \(KernelLevel.available.map { "\($0)" }.joined(separator: ", "))")

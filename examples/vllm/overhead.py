@@ -1,0 +1,141 @@
+"""Measures what storing costs when nothing is reused: one engine without a connector and one with it, in turns.
+
+    python overhead.py [--model DIRECTORY] [--length 2048] [--rounds 6] [--json FILE]
+
+Both engines live through the whole run. In each round both answer the same few prompts, one straight after the other,
+which neither has seen before; the order changes from round to round, and between two groups the daemon has time to write
+down what it got. While a group runs it has not: the daemon hashes and writes one prompt while the next is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
+
+from daemon import Daemon  # noqa: E402
+from engine import Job  # noqa: E402
+from make_model import make_model  # noqa: E402
+from processes import EngineProcess, kvstore_transfer, random_tokens  # noqa: E402
+
+GROUP = 3
+WRITE_BACK_SECONDS = 1
+
+
+@dataclass
+class Round:
+    """Milliseconds to the first token of a group's prompts, and the daemon's share of the processors meanwhile."""
+
+    without: list[float]
+    storing: list[float]
+    daemon_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        return statistics.mean(self.storing) / statistics.mean(self.without)
+
+
+def processor_seconds(daemon: Daemon) -> float:
+    """What the daemon has used so far, all threads together."""
+    assert daemon.process
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def requests(length: int, rounds: int, seed: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for round in range(rounds):
+        found.append({"wait": True})
+        found += [{"tokens": random_tokens(seed + GROUP * round + number, length)} for number in range(GROUP)]
+    return found
+
+
+def group(engine: EngineProcess) -> list[float]:
+    """One group of prompts."""
+    engine.proceed()
+    results = engine.results()
+    assert all(result["cachedTokens"] == 0 for result in results), "something was reused"
+    return [result["firstTokenMilliseconds"] for result in results]
+
+
+def measure(job: Job, directory: Path, length: int, rounds: int) -> list[Round]:
+    daemon = Daemon(
+        directory / "daemon", memory="8GiB", disk="16GiB", staging="320MiB", write_back=f"{WRITE_BACK_SECONDS}s"
+    )
+    job.requests = requests(length, rounds, seed=int(time.time()))
+    storing = Job(**{**vars(job), "kv_transfer": kvstore_transfer(daemon.socket, timeout_ms=2000)})
+    found = []
+    with daemon, EngineProcess(job, directory, "without") as plain, EngineProcess(storing, directory, "storing") as ours:
+        for engine in (plain, ours):
+            engine.wait_until_ready()
+            engine.results()
+        for round in range(rounds):
+            times: dict[bool, list[float]] = {}
+            for with_store in (False, True) if round % 2 == 0 else (True, False):
+                before = processor_seconds(daemon)
+                times[with_store] = group(ours if with_store else plain)
+                time.sleep(WRITE_BACK_SECONDS + 2)
+                if with_store:
+                    used = processor_seconds(daemon) - before
+            found.append(Round(times[False], times[True], used / GROUP))
+            print(
+                f"round {round + 1} of {rounds}: without {statistics.mean(times[False]):.0f} ms, "
+                f"storing {statistics.mean(times[True]):.0f} ms",
+                flush=True,
+            )
+        stored = daemon.statistics()["store"]["memory"]["blocks"]
+    assert stored * 128 >= GROUP * rounds * (length - 128), f"only {stored} blocks were stored"
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="Hugging Face directory (default: a small one with random weights)")
+    parser.add_argument("--preset", default="small", help="size of the model with random weights")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        model = given.model or directory / "model"
+        if not given.model:
+            make_model(model, given.preset, dtype=given.dtype)
+        rounds = measure(Job(str(model), dtype=given.dtype, processes=True), directory, given.length, given.rounds)
+    ratios = sorted(round.ratio for round in rounds)
+    ratio = statistics.median(ratios)
+    without = statistics.median(value for round in rounds for value in round.without)
+    storing = statistics.median(value for round in rounds for value in round.storing)
+    seconds = statistics.median(round.daemon_seconds for round in rounds)
+    print(
+        f"\n{given.length} tokens, nothing reused: {without:.0f} ms without a store, {storing:.0f} ms storing; "
+        f"{ratio - 1:+.1%} (of {len(ratios)} rounds {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%}).\n"
+        f"The daemon used {seconds:.3f} s of one processor for a prompt."
+    )
+    if given.json:
+        record = {
+            "tokens": given.length,
+            "withoutMilliseconds": without,
+            "storingMilliseconds": storing,
+            "ratio": ratio,
+            "ratios": ratios,
+            "daemonProcessorSecondsPerPrompt": seconds,
+            "loadAverage": os.getloadavg()[0],
+        }
+        given.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
