@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <stddef.h>
 #include <fcntl.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -95,6 +98,17 @@ int CLinux_eventfd_create(int *out_fd) {
 int CLinux_eventfd_signal(int fd) { return eventfd_write(fd, 1) == 0 ? 0 : errno; }
 
 int CLinux_hide_memory(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : errno; }
+
+void CLinux_bound_allocator(int arenas) {
+#ifdef __GLIBC__
+    // Each of these also ends that glibc raises the two thresholds by itself, up to 32 and 64 MiB.
+    mallopt(M_ARENA_MAX, arenas);
+    mallopt(M_MMAP_THRESHOLD, 512 << 10);
+    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+#else
+    (void)arenas;
+#endif
+}
 
 int CLinux_raise_descriptor_limit(uint64_t *out_limit) {
     struct rlimit limit;

@@ -106,6 +106,7 @@ struct ServeCommand: AsyncParsableCommand {
             }
             ProcessSetup.ignoreSignals()
             ProcessSetup.hideMemory()
+            ProcessSetup.boundAllocator()
             _ = ProcessSetup.raiseDescriptorLimit()
             let daemon = try await Daemon.start(sources)
             do {

@@ -27,8 +27,12 @@ final class RemoteCore: Sendable {
     private struct Wishes {
         var isClosing = false
         var hasReturns = false
+        /// Something is held on a new connection: how soon it ends without a sign of life is not known yet.
+        var hasConnected = false
+        var isNone: Bool { !isClosing && !hasReturns && !hasConnected }
     }
     private let wishes = Monitor(Wishes())
+    private let latestEpoch = Atomic<UInt64>(0)
 
     /// For the next call to take along what was given back; a lease is held this much longer at most.
     private static let returnDelayNanoseconds: UInt64 = 2_000_000
@@ -40,12 +44,13 @@ final class RemoteCore: Sendable {
     func keepInTouchUntilClosed() {
         var renewAt = monotonicNanoseconds() + 500_000_000
         while true {
-            let hasReturns = wishes.wait(untilNanoseconds: renewAt) { wishes -> Bool? in
-                if wishes.isClosing { return false }
-                return wishes.hasReturns ? true : nil
+            let wish = wishes.wait(untilNanoseconds: renewAt) { $0.isNone ? nil : $0 } ?? Wishes()
+            if wish.isClosing { return }
+            if wish.hasConnected {
+                wishes.update { $0.hasConnected = false }
+                renewAt = 0
             }
-            if hasReturns == false { return }
-            if hasReturns == true {
+            if wish.hasReturns {
                 let isClosing = wishes.wait(untilNanoseconds: monotonicNanoseconds() + Self.returnDelayNanoseconds) {
                     $0.isClosing ? true : nil
                 }
@@ -61,6 +66,13 @@ final class RemoteCore: Sendable {
     func close() {
         wishes.update { $0.isClosing = true }
         gate.close()
+    }
+
+    /// To be called with the connection of everything that was given to us.
+    private func keepAlive(_ epoch: UInt64) {
+        guard latestEpoch.load(ordering: .relaxed) != epoch else { return }
+        latestEpoch.store(epoch, ordering: .relaxed)
+        wishes.update { $0.hasConnected = true }
     }
 
     private func release(_ leaseID: UInt64, epoch: UInt64) {
@@ -143,6 +155,7 @@ final class RemoteCore: Sendable {
             return try Self.locate(reply, in: &connection, epoch: gate.epoch, byteCount: byteCount)
         }
         guard let (record, blocks) = found, !blocks.isEmpty else { return nil }
+        keepAlive(record.epoch)
         let token = books.withLock { books -> UInt64 in
             defer { books.nextToken += 1 }
             books.leases[books.nextToken] = record
@@ -185,6 +198,7 @@ final class RemoteCore: Sendable {
             return try Self.locate(reply, prefix, in: &connection, epoch: gate.epoch, byteCount: byteCount)
         }
         guard let (record, blocks) = found ?? nil else { return nil }
+        keepAlive(record.epoch)
         let token = books.withLock { books -> UInt64 in
             defer { books.nextToken += 1 }
             books.reservations[books.nextToken] = record

@@ -18,9 +18,9 @@ struct SoakTests {
             try Data("token-of-\(tenant)-0123456789abcdef0123456789abcdef".utf8).write(to: URL(filePath: path))
             chmod(path, 0o600)
         }
-        let list = Self.tenants.map { "  - name: \($0)\n    tokenFile: \(tokens.path)/\($0)\n    memoryQuota: 32MiB\n" }
+        let list = Self.tenants.map { "  - name: \($0)\n    tokenFile: \(tokens.path)/\($0)\n    memoryQuota: 16MiB\n" }
         let daemon = try DaemonProcess(
-            ["--memory", "128MiB", "--disk-capacity", "512MiB", "--write-back-delay", "1s", "--lease-ttl", "2s"],
+            ["--memory", "64MiB", "--disk-capacity", "512MiB", "--write-back-delay", "1s", "--lease-ttl", "2s"],
             configuration: "tenants:\n" + list.joined()
         )
         var random = SeededRandom(seed: TestScale.seed)

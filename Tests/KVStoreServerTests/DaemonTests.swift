@@ -104,9 +104,9 @@ import Testing
         let store = harness.context.store
         #expect(harness.context.pins.pin(large, seconds: 9, tenant: "t", limitBytes: (2 << 20) - 1, in: store) == 0)
         #expect(client.pin(prefix, seconds: 5) == 2)
-        harness.context.pins.expire(now: HostClock.monotonicNanoseconds() + 4_000_000_000)
+        harness.context.pins.expire(now: monotonicNanoseconds() + 4_000_000_000)
         #expect(harness.context.pins.byteCount == 8192)
-        harness.context.pins.expire(now: HostClock.monotonicNanoseconds() + 6_000_000_000)
+        harness.context.pins.expire(now: monotonicNanoseconds() + 6_000_000_000)
         #expect(harness.context.pins.byteCount == 0 && harness.context.store.statistics.leases == 0)
         client.close()
         await harness.stop()

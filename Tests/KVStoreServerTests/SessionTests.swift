@@ -305,6 +305,26 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         await harness.stop()
     }
 
+    @Test func `a lease lives as long as its client, however short its time is`() async throws {
+        let harness = try await DaemonHarness(in: directory, ["leaseTTL": "400ms"])
+        let client = harness.client()
+        let prefix = storeBlocks(client, try client.namespace(.test()), [1, 2, 3])
+        try await Task.sleep(for: .milliseconds(600))
+        client.close()
+        let fresh = harness.client()
+        _ = try fresh.namespace(.test())
+        guard let lease = fresh.acquire(prefix, memoryOnly: true) else {
+            Issue.record("a stored prefix was not found")
+            return
+        }
+        try await Task.sleep(for: .milliseconds(900))
+        let isCurrent = lease.isCurrent
+        #expect(isCurrent && harness.context.store.statistics.leases == 1)
+        #expect(harness.context.counters.expiredLeases.count == 0)
+        fresh.close()
+        await harness.stop()
+    }
+
     @Test func `what a client gives back is told with its next call, and without one soon after`() async throws {
         let harness = try await DaemonHarness(in: directory)
         let client = harness.client()

@@ -1,23 +1,32 @@
 #!/usr/bin/env bash
 # Installs vLLM's CPU build and LMCache outside of the repository, then tests the connector and measures it beside
-# recomputing, vLLM's own prefix cache and LMCache.
+# recomputing, vLLM's own prefix cache and LMCache, and what storing costs where nothing is reused.
 #
 #   bash examples/vllm/run.sh [--work DIR] [--test-only | --bench-only] [--no-lmcache] [options of bench.py]
 #
 # Needs Python 3.11 or later, a Swift toolchain and PyPI; 4 GB below DIR. Installing takes 5 minutes, the test about 5 to
 # 10 and the measurement about 15 on two cores. VLLM_PYTHON and LMCACHE_PYTHON name environments that exist already.
+# --json FILE has the measurements, and FILE with -overhead before its suffix what storing costs.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 repository="$(cd "$here/../.." && pwd)"
 work="${XDG_CACHE_HOME:-$HOME/.cache}/kvstore-examples/vllm"
 test=yes bench=yes lmcache=yes
-arguments=()
+arguments=() overhead=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --work) work="$2"; shift ;;
         --test-only) bench= ;;
         --bench-only) test= ;;
         --no-lmcache) lmcache= ;;
+        --model | --preset | --dtype)
+            arguments+=("$1" "$2") overhead+=("$1" "$2")
+            shift
+            ;;
+        --json)
+            arguments+=("$1" "$2") overhead+=("$1" "${2%.json}-overhead.json")
+            shift
+            ;;
         *) arguments+=("$1") ;;
     esac
     shift
@@ -53,3 +62,4 @@ export KVSTORE_LIBRARY="$kvstore/lib/libkvstore_c.so" PYTHONPATH="$repository/ex
 
 [ -z "$test" ] || "$python" "$here/test.py" --keep "$work/test"
 [ -z "$bench" ] || "$python" "$here/bench.py" --work "$work/bench" ${arguments[@]+"${arguments[@]}"}
+[ -z "$bench" ] || "$python" "$here/overhead.py" ${overhead[@]+"${overhead[@]}"}

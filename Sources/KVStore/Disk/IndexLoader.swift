@@ -162,7 +162,7 @@ struct IndexLoader {
     /// index is being loaded cannot name descendants that nobody has read yet; a kill before they are written down here
     /// leaves them, and a repair brings back what was only forgotten. Stored again, their parent would bring them with it.
     private func withoutDescendantsOfRemoved(_ rows: [IndexRow]) throws(KVStoreError) -> [IndexRow] {
-        let doomed = try removeDescendantsOfRemoved(Array(rows.indices), of: rows)
+        let doomed = try removeDescendantsOfRemoved(rows.indices, of: rows)
         if doomed.isEmpty { return rows }
         return rows.indices.filter { !doomed.contains($0) }.map { rows[$0] }
     }
@@ -170,7 +170,10 @@ struct IndexLoader {
     /// Removes for good, of some rows, those whose parent was removed when they were there already, and all that builds on
     /// them among these rows. Returns their numbers.
     @discardableResult
-    private func removeDescendantsOfRemoved(_ numbers: [Int], of rows: [IndexRow]) throws(KVStoreError) -> Set<Int> {
+    private func removeDescendantsOfRemoved(
+        _ numbers: some Collection<Int>,
+        of rows: [IndexRow]
+    ) throws(KVStoreError) -> Set<Int> {
         if numbers.isEmpty { return [] }
         let removals = try log.removals()
         if removals.isEmpty { return [] }
@@ -178,9 +181,7 @@ struct IndexLoader {
         if found.isEmpty { return [] }
         var children: [BlockIdentity: [Int]] = [:]
         for number in numbers {
-            let row = rows[number]
-            let parent = BlockIdentity(tenant: row.tenant, fingerprint: row.fingerprint, key: row.parent)
-            children[parent, default: []].append(number)
+            children[rows[number].parentIdentity, default: []].append(number)
         }
         var doomed = Set(found)
         while let number = found.popLast() {

@@ -65,6 +65,8 @@ package struct IndexRow: Hashable, Sendable {
     }
 
     package var identity: BlockIdentity { BlockIdentity(tenant: tenant, fingerprint: fingerprint, key: key) }
+    /// Of the block before it; of a first block, the namespace's fingerprint stands there, which names no block.
+    package var parentIdentity: BlockIdentity { BlockIdentity(tenant: tenant, fingerprint: fingerprint, key: parent) }
     package var position: RecordPosition { RecordPosition(segment: segment, ordinal: ordinal) }
 }
 

@@ -49,8 +49,7 @@ struct RemovalSet: Sendable {
     /// Whether the block that this row builds on was removed when the row's record was there already: then the row should
     /// have gone with it, whatever is stored under the parent's key by now.
     func coversParent(of row: IndexRow) -> Bool {
-        let parent = BlockIdentity(tenant: row.tenant, fingerprint: row.fingerprint, key: row.parent)
-        return extents[.block(parent)]?.contains(row.position) == true
+        extents[.block(row.parentIdentity)]?.contains(row.position) == true
     }
 
     func covers(_ identity: BlockIdentity, at position: RecordPosition) -> Bool {

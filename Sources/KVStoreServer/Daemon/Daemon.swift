@@ -209,7 +209,7 @@ package final class Daemon: Sendable {
         }
         let pins = Task {
             while !Task.isCancelled {
-                context.pins.expire(now: HostClock.monotonicNanoseconds())
+                context.pins.expire(now: monotonicNanoseconds())
                 try? await Task.sleep(for: .seconds(1))
             }
         }
@@ -235,7 +235,7 @@ package final class Daemon: Sendable {
 
     /// Reads the configuration again and takes over what can change. A configuration with mistakes changes nothing.
     package func reload() {
-        notifier.reloading(monotonicMicroseconds: HostClock.monotonicNanoseconds() / 1000)
+        notifier.reloading(monotonicMicroseconds: monotonicNanoseconds() / 1000)
         defer { notifier.ready(status: "serving") }
         do throws(ConfigurationError) {
             let loaded = try sources.load()
@@ -263,8 +263,8 @@ package final class Daemon: Sendable {
         try? await channel.close().get()
         context.pins.endAll()
         let timeout = context.configuration.drainTimeoutMilliseconds
-        let deadline = HostClock.monotonicNanoseconds() + UInt64(timeout) * 1_000_000
-        while HostClock.monotonicNanoseconds() < deadline {
+        let deadline = monotonicNanoseconds() + UInt64(timeout) * 1_000_000
+        while monotonicNanoseconds() < deadline {
             let statistics = context.store.statistics
             if statistics.leases == 0, statistics.reservations == 0 { break }
             try? await Task.sleep(for: .milliseconds(20))

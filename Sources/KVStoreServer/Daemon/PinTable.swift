@@ -40,7 +40,7 @@ final class PinTable: Sendable {
         guard let key = prefix.keys.last, seconds > 0,
             let lease = LeaseBox.acquire(prefix, from: store, memoryOnly: false)
         else { return 0 }
-        let end = HostClock.monotonicNanoseconds() + UInt64(min(seconds, Self.longestSeconds)) * 1_000_000_000
+        let end = monotonicNanoseconds() + UInt64(min(seconds, Self.longestSeconds)) * 1_000_000_000
         let bytes = lease.count * roundUp(prefix.namespace.blockByteCount, to: pageByteCount)
         let pin = Pin(lease: lease, tenant: tenant, byteCount: bytes, endNanoseconds: end)
         let (count, ended) = state.withLock { state -> (Int, Pin?) in

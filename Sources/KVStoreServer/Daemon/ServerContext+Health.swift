@@ -20,7 +20,7 @@ extension ServerContext {
         var info = DaemonInfo()
         info.version = KVStoreVersion.text
         info.processID = Int(getpid())
-        info.uptimeSeconds = Double(HostClock.monotonicNanoseconds() - startedNanoseconds) / 1e9
+        info.uptimeSeconds = Double(monotonicNanoseconds() - startedNanoseconds) / 1e9
         info.connections = limit.open
         info.connectionsTotal = limit.accepted
         info.refusedConnections = limit.refused + counters.refusedPeers.count

@@ -25,7 +25,7 @@ final class ServerContext: Sendable {
     let timeLimits: SessionTimeLimits
     /// Tells clients of the next daemon that theirs is gone.
     let daemonID: UInt64
-    let startedNanoseconds = HostClock.monotonicNanoseconds()
+    let startedNanoseconds = monotonicNanoseconds()
 
     private struct State: Sendable {
         var configuration: ServerConfiguration

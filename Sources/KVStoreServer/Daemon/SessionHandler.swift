@@ -44,7 +44,7 @@ final class SessionHandler: ChannelDuplexHandler {
     private var isReadPending = false
     private var heldFrameBytes = 0
     private var waiting = Waiting.hello
-    private var waitingSince = HostClock.monotonicNanoseconds()
+    private var waitingSince = monotonicNanoseconds()
     private var ticks: RepeatedTask?
 
     /// Bodies up to this size are not counted: each connection may have one.
@@ -53,7 +53,7 @@ final class SessionHandler: ChannelDuplexHandler {
     init(_ server: ServerContext) {
         self.server = server
         let ttl = UInt64(server.configuration.leaseTTLMilliseconds) * 1_000_000
-        clock = LeaseClock(timeToLiveNanoseconds: ttl, now: HostClock.monotonicNanoseconds())
+        clock = LeaseClock(timeToLiveNanoseconds: ttl, now: monotonicNanoseconds())
     }
 
     // MARK: Beginning and end
@@ -191,7 +191,7 @@ final class SessionHandler: ChannelDuplexHandler {
 
     private func take(_ header: FrameHeader, _ body: [UInt8]) {
         server.counters.requests.increment()
-        clock.heard(now: HostClock.monotonicNanoseconds())
+        clock.heard(now: monotonicNanoseconds())
         machine.isDraining = server.isDraining
         request = header
         isBusy = true
@@ -261,7 +261,7 @@ final class SessionHandler: ChannelDuplexHandler {
     func finish() {
         isBusy = false
         clock.isBusy = false
-        clock.heard(now: HostClock.monotonicNanoseconds())
+        clock.heard(now: monotonicNanoseconds())
         giveFrameBytes()
         advance()
     }
@@ -307,11 +307,11 @@ final class SessionHandler: ChannelDuplexHandler {
     private func wait(for what: Waiting) {
         if waiting == what, what == .frame || what == .hello { return }
         waiting = what
-        waitingSince = HostClock.monotonicNanoseconds()
+        waitingSince = monotonicNanoseconds()
     }
 
     private func tick() {
-        let now = HostClock.monotonicNanoseconds()
+        let now = monotonicNanoseconds()
         let limits = server.timeLimits
         let limit: UInt64? =
             switch waiting {

@@ -1,4 +1,5 @@
 internal import Glibc
+internal import KVStore
 package import Logging
 internal import Synchronization
 
@@ -103,14 +104,6 @@ package struct StandardErrorLog: LogHandler {
 
 /// The clocks the daemon reads.
 package enum HostClock {
-    /// Nanoseconds that never jump.
-    package static func monotonicNanoseconds() -> UInt64 {
-        var now = timespec()
-        // Fills the structure that is passed.
-        unsafe clock_gettime(CLOCK_MONOTONIC, &now)
-        return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
-    }
-
     /// Seconds that never jump.
     package static func monotonicSeconds() -> Int { Int(monotonicNanoseconds() / 1_000_000_000) }
 

@@ -1,0 +1,1 @@
+../../../../Sources/KVStoreIPC/BlockMessages.swift
