@@ -101,10 +101,11 @@ int CLinux_hide_memory(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 
 
 void CLinux_bound_allocator(int arenas) {
 #ifdef __GLIBC__
-    // Each of these also ends that glibc raises the two thresholds by itself, up to 32 and 64 MiB.
     mallopt(M_ARENA_MAX, arenas);
-    mallopt(M_MMAP_THRESHOLD, 512 << 10);
-    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+    // What glibc comes to by itself after it has seen large buffers. From the start, so that the buffers of disk reads are
+    // used again: their page faults took as long as the disk (256 MiB in blocks of 8 MiB: 430 ms, with this 270 ms).
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
 #else
     (void)arenas;
 #endif

@@ -48,6 +48,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: help("diskPath")) var diskPath: String?
     @Option(help: help("diskCapacity")) var diskCapacity: String?
     @Option(help: help("writeBackDelay")) var writeBackDelay: String?
+    @Option(help: help("warmUp")) var warmUp: String?
     @Option(help: help("codec")) var codec: String?
     @Option(help: help("verifyMemoryHits")) var verifyMemoryHits: String?
     @Option(help: help("stagingPerConnection")) var stagingPerConnection: String?
@@ -64,10 +65,10 @@ struct ServeCommand: AsyncParsableCommand {
         let given: [String: String?] = [
             "socket": socket, "socketMode": socketMode, "socketGroup": socketGroup, "stateDirectory": stateDirectory,
             "memory": memory, "diskPath": diskPath, "diskCapacity": diskCapacity, "writeBackDelay": writeBackDelay,
-            "codec": codec, "verifyMemoryHits": verifyMemoryHits, "stagingPerConnection": stagingPerConnection,
-            "leaseTTL": leaseTTL, "maximumConnections": maximumConnections, "publicTenant": publicTenant,
-            "operatorGroup": operatorGroup, "metricsListen": metricsListen, "drainTimeout": drainTimeout,
-            "logLevel": logLevel,
+            "warmUp": warmUp, "codec": codec, "verifyMemoryHits": verifyMemoryHits,
+            "stagingPerConnection": stagingPerConnection, "leaseTTL": leaseTTL, "maximumConnections": maximumConnections,
+            "publicTenant": publicTenant, "operatorGroup": operatorGroup, "metricsListen": metricsListen,
+            "drainTimeout": drainTimeout, "logLevel": logLevel,
         ]
         return given.compactMapValues { $0 }
     }

@@ -36,6 +36,8 @@ class Daemon:
     disk: str = "4GiB"
     staging: str = "128MiB"
     write_back: str = "1s"
+    # Without it what a restarted daemon serves comes from disk.
+    warm_up: bool = True
     binary: Path = field(default_factory=find_binary)
     process: subprocess.Popen[bytes] | None = None
 
@@ -60,6 +62,8 @@ class Daemon:
         arguments = ["serve", "--socket", self.socket, "--state-directory", self.directory / "state"]
         arguments += ["--memory", self.memory, "--disk-capacity", self.disk, "--log-level", "warning"]
         arguments += ["--staging-per-connection", self.staging, "--write-back-delay", self.write_back]
+        if not self.warm_up:
+            arguments += ["--warm-up", "false"]
         with open(self.directory / "daemon.log", "ab") as log:
             self.process = subprocess.Popen([self.binary, *map(str, arguments)], stdout=log, stderr=log)
         self._wait_until_ready()

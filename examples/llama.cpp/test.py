@@ -146,7 +146,7 @@ def measure(program: Program, directory: Path, rounds: int, tokens: list[int]) -
         times: dict[str, list[float]] = {"cold": [], "storing": [], "memory": [], "disk": []}
         same, blocks, disk_blocks, bytes_stored = True, 0, 0, 0
         for number in range(rounds):
-            with Daemon(directory / f"measure-{count}-{number}", memory="1GiB", staging="128MiB") as daemon:
+            with Daemon(directory / f"measure-{count}-{number}", memory="1GiB", warm_up=False) as daemon:
                 text = prompt(100 * count + number, count, " and now?")
                 runs = [program.run(text), program.run(text, daemon.socket), program.run(text, daemon.socket)]
                 daemon.flush()

@@ -178,7 +178,7 @@ def measure(chats: Chats, directory: Path, rounds: int, words: int) -> Result:
     same, disk_blocks, blocks, disk_bytes = True, 0, 0, 0
     for number in range(rounds):
         requests = [conversations(1000 * number, words)[1]]
-        with Daemon(directory / f"measure-{number}", memory="1GiB", staging="128MiB", disk="4GiB") as daemon:
+        with Daemon(directory / f"measure-{number}", memory="1GiB", warm_up=False) as daemon:
             store = ("store", "--socket", daemon.socket)
             cold, process = chats.run(requests, "none"), chats.run(requests * 2, "process")[1:]
             storing, memory = chats.run(requests, *store), chats.run(requests, *store)

@@ -37,7 +37,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
-import kvstore  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_model  # noqa: E402
@@ -185,16 +184,13 @@ class Bench:
         self._phase("vLLM", False)
         # A connection gets at most a third of what is free for staging, and that is an eighth of the memory: with 8 GiB
         # the 260 MiB of a prompt of 4160 tokens have room.
-        daemon = Daemon(self.directory / "daemon", memory="8GiB", disk="8GiB", staging="320MiB", write_back="1s")
+        daemon = Daemon(self.directory / "daemon", memory="8GiB", disk="8GiB", staging="320MiB", warm_up=False)
         transfer = kvstore_transfer(daemon.socket, timeout_ms=2000)
         with daemon:
             self._phase("kvstore cold", False, daemon, kv_transfer=transfer)
             self._phase("kvstore memory", True, daemon, kv_transfer=transfer)
             daemon.flush()
             self.disk_bytes["kvstore"] = daemon.disk_bytes()
-            # After a start the daemon reads what was written last into memory, up to half of that: something else.
-            store_something_else(daemon, 512 << 20)
-            daemon.memory, daemon.staging = "768MiB", "64MiB"
             daemon.restart()
             self._phase("kvstore disk", True, daemon, kv_transfer=transfer)
         if self.lmcache:
@@ -215,19 +211,6 @@ class Bench:
     def tokens_equal(self) -> bool:
         reference = [result["tokens"] for result in self.phases[0].results]
         return all([result["tokens"] for result in phase.results] == reference for phase in self.phases)
-
-
-def store_something_else(daemon: Daemon, size: int) -> None:
-    """Blocks that nobody will ask for, on disk."""
-    store = kvstore.Store.connect(daemon.socket)
-    identity = kvstore.Identity(model="another", dtype="opaque", opaque_block_bytes=4 << 20, tokens_per_block=128)
-    space = store.namespace(identity)
-    content = os.urandom(4 << 20)
-    for number in range(size // len(content)):
-        name = number.to_bytes(8, "little")
-        space.put(space.prefix(keys=[name]), name + content[8:])
-    daemon.flush()
-    store.close()
 
 
 def median(results: list[Result]) -> float:

@@ -51,8 +51,8 @@ int CLinux_eventfd_signal(int fd);
 /// Keeps other processes of the same user from reading this one's memory, and core files from being written.
 int CLinux_hide_memory(void);
 
-/// Has malloc use at most `arenas` heaps, take from and give back to the system each piece of 512 KiB or more by itself,
-/// and give back what is free at a heap's end. To be called before there is a second thread.
+/// Has malloc use at most `arenas` heaps, and keep up to 64 MiB of free memory at the end of each. To be called before
+/// there is a second thread.
 void CLinux_bound_allocator(int arenas);
 
 /// Raises the soft limit of open files to the hard one; `out_limit` is what holds then.

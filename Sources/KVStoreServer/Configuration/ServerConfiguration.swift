@@ -22,6 +22,8 @@ package struct ServerConfiguration: Sendable, Hashable {
     package var diskCapacityBytes = 0
     /// How old a block gets before it is written to disk.
     package var writeBackDelayMilliseconds = 5000
+    /// Whether memory is filled from disk after a start.
+    package var warmsUp = true
     /// How blocks are coded on disk.
     package var codec = CodecChoice.automatic
     /// Compare digests on every memory hit.
@@ -65,6 +67,7 @@ package struct ServerConfiguration: Sendable, Hashable {
         )
         configuration.verifyMemoryHits = verifyMemoryHits
         configuration.onEvent = onEvent
+        if !warmsUp { configuration.warmUpFraction = 0 }
         if let path = effectiveDiskPath {
             var disk = DiskConfiguration(path: path, capacityBytes: diskCapacityBytes)
             disk.writeBackDelaySeconds = Double(writeBackDelayMilliseconds) / 1000

@@ -97,6 +97,13 @@ package struct Setting: Sendable {
             text: { DurationText.exact($0.writeBackDelayMilliseconds) }
         ),
         Setting(
+            key: "warmUp", valueName: "BOOL",
+            help: "After a start, read what was used most from disk into up to half of the memory.",
+            canReload: false,
+            assign: set(\.warmsUp, boolean),
+            text: { "\($0.warmsUp)" }
+        ),
+        Setting(
             key: "codec", valueName: "NAME",
             help: "How blocks are coded on disk: \(CodecChoice.allCases.map(\.rawValue).joined(separator: ", ")).",
             canReload: false,

@@ -6,14 +6,18 @@ import Testing
 
 @Suite("The command line")
 struct CommandTests {
-    /// Runs the program, which lies beside the test bundle.
-    private static func run(_ arguments: [String]) throws -> (status: Int32, output: Data) {
+    /// Where a program of this package is: beside the test bundle.
+    static func path(of program: String) throws -> URL {
         let own = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
         let folders = [own, Bundle.main.bundlePath, Bundle.main.executablePath ?? own]
             .map { URL(filePath: $0).deletingLastPathComponent().path }
-        let path = folders.map { $0 + "/swift-llama" }.first { FileManager.default.isExecutableFile(atPath: $0) }
+        let path = folders.map { "\($0)/\(program)" }.first { FileManager.default.isExecutableFile(atPath: $0) }
+        return URL(filePath: try #require(path))
+    }
+
+    private static func run(_ arguments: [String]) throws -> (status: Int32, output: Data) {
         let process = Process()
-        process.executableURL = URL(filePath: try #require(path))
+        process.executableURL = try path(of: "swift-llama")
         process.arguments = arguments
         let output = Pipe()
         process.standardOutput = output
