@@ -4,7 +4,8 @@
 
 Both engines live through the whole run. In each round both answer the same few prompts, one straight after the other,
 which neither has seen before; the order changes from round to round, and between two groups the daemon has time to write
-down what it got. While a group runs it has not: the daemon hashes and writes one prompt while the next is computed.
+down what it got. So the first prompt of a group shows what storing costs a request, and those behind it what it costs in
+addition that the daemon writes down one prompt while the next is computed.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ class Round:
     storing: list[float]
     daemon_seconds: float
 
-    @property
-    def ratio(self) -> float:
-        return statistics.mean(self.storing) / statistics.mean(self.without)
+    def ratio(self, prompts: slice) -> float:
+        return statistics.mean(self.storing[prompts]) / statistics.mean(self.without[prompts])
 
 
 def processor_seconds(daemon: Daemon) -> float:
@@ -113,22 +113,23 @@ def main() -> int:
         if not given.model:
             make_model(model, given.preset, dtype=given.dtype)
         rounds = measure(Job(str(model), dtype=given.dtype, processes=True), directory, given.length, given.rounds)
-    ratios = sorted(round.ratio for round in rounds)
-    ratio = statistics.median(ratios)
+    parts = {"first": slice(0, 1), "following": slice(1, GROUP), "all": slice(0, GROUP)}
+    ratios = {name: sorted(round.ratio(part) for round in rounds) for name, part in parts.items()}
     without = statistics.median(value for round in rounds for value in round.without)
     storing = statistics.median(value for round in rounds for value in round.storing)
     seconds = statistics.median(round.daemon_seconds for round in rounds)
     print(
-        f"\n{given.length} tokens, nothing reused: {without:.0f} ms without a store, {storing:.0f} ms storing; "
-        f"{ratio - 1:+.1%} (of {len(ratios)} rounds {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%}).\n"
+        f"\n{given.length} tokens, nothing reused: {without:.0f} ms without a store, {storing:.0f} ms storing.\n"
         f"The daemon used {seconds:.3f} s of one processor for a prompt."
     )
+    for name, values in ratios.items():
+        share = statistics.median(values) - 1
+        print(f"{name:10} {share:+.1%} (of {len(values)} rounds {values[0] - 1:+.1%} to {values[-1] - 1:+.1%})")
     if given.json:
         record = {
             "tokens": given.length,
             "withoutMilliseconds": without,
             "storingMilliseconds": storing,
-            "ratio": ratio,
             "ratios": ratios,
             "daemonProcessorSecondsPerPrompt": seconds,
             "loadAverage": os.getloadavg()[0],
