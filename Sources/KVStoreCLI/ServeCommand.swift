@@ -66,7 +66,8 @@ struct ServeCommand: AsyncParsableCommand {
             "socket": socket, "socketMode": socketMode, "socketGroup": socketGroup, "stateDirectory": stateDirectory,
             "memory": memory, "diskPath": diskPath, "diskCapacity": diskCapacity, "writeBackDelay": writeBackDelay,
             "warmUp": warmUp, "codec": codec, "verifyMemoryHits": verifyMemoryHits,
-            "stagingPerConnection": stagingPerConnection, "leaseTTL": leaseTTL, "maximumConnections": maximumConnections,
+            "stagingPerConnection": stagingPerConnection, "leaseTTL": leaseTTL,
+            "maximumConnections": maximumConnections,
             "publicTenant": publicTenant, "operatorGroup": operatorGroup, "metricsListen": metricsListen,
             "drainTimeout": drainTimeout, "logLevel": logLevel,
         ]

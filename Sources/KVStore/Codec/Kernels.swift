@@ -75,7 +75,9 @@ enum Kernels {
         level: KernelLevel
     ) {
         precondition(cached.count >= source.count && streamed.count >= source.count, "a target is too small")
-        guard let from = source.baseAddress, let near = cached.baseAddress, let far = streamed.baseAddress else { return }
+        guard let from = source.baseAddress, let near = cached.baseAddress, let far = streamed.baseAddress else {
+            return
+        }
         // Safe: the kernel reads source.count bytes and writes as many to each target, as was checked.
         unsafe ckernels_copy_twice(level.rawValue, from, near, far, source.count)
     }
