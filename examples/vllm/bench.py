@@ -40,7 +40,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_model  # noqa: E402
-from processes import Result, kvstore_transfer, random_tokens, run  # noqa: E402
+from processes import EngineProcess, Result, kvstore_transfer, random_tokens  # noqa: E402
 
 USERS = 3
 QUESTION_TOKENS = 64
@@ -87,6 +87,8 @@ class Phase:
     load_average: float
     # For stores: blocks that came from memory and from disk.
     tiers: tuple[int, int] = (0, 0)
+    # The connector's, as vLLM shows them.
+    metrics: dict[str, float] = field(default_factory=dict)
     table: dict[tuple[int, bool], list[Result]] = field(default_factory=dict)
 
 
@@ -172,10 +174,13 @@ class Bench:
         before = daemon.hit_blocks() if daemon else (0, 0)
         requests = self.workload.requests(reset_each)
         python = str(self.lmcache.python) if name.startswith("LMCache") and self.lmcache else sys.executable
-        results = run(replace(self.job, requests=requests, **changes), self.directory, name.replace(" ", "-"), python)
+        job = replace(self.job, requests=requests, **changes)
+        with EngineProcess(job, self.directory, name.replace(" ", "-"), python) as engine:
+            engine.wait_until_ready()
+            results = engine.results()
         after = daemon.hit_blocks() if daemon else (0, 0)
         tiers = (after[0] - before[0], after[1] - before[1])
-        phase = Phase(name, results, os.getloadavg()[0], tiers, self.workload.split(results))
+        phase = Phase(name, results, os.getloadavg()[0], tiers, engine.metrics, self.workload.split(results))
         self.phases.append(phase)
         print(f"{name}: {describe(phase)}", flush=True)
 
@@ -223,6 +228,7 @@ def describe(phase: Phase) -> str:
         for (length, first), results in sorted(phase.table.items(), key=lambda item: (item[0][0], not item[0][1]))
     ]
     tiers = f"; {phase.tiers[0]} blocks from memory, {phase.tiers[1]} from disk" if any(phase.tiers) else ""
+    parts += [f"{name} {seconds:.2f} s" for name, seconds in phase.metrics.items() if name.endswith("_seconds")]
     return ", ".join(parts) + f"{tiers}; load {phase.load_average:.1f}"
 
 
