@@ -101,10 +101,15 @@ class Engine:
         return [self._result(output, seconds) for output in outputs]
 
     def connector_metrics(self) -> dict[str, float]:
-        """What vLLM's own metrics have of the connector, over everything that this engine did."""
+        """What vLLM's own metrics have of the connector, over everything that this engine did. `LLM.get_metrics` makes
+        whole numbers of them."""
+        from prometheus_client import REGISTRY
+
         return {
-            metric.name.removeprefix("vllm:kvstore_"): metric.value
-            for metric in self.llm.get_metrics()
+            metric.name.removeprefix("vllm:kvstore_"): sum(
+                sample.value for sample in metric.samples if sample.name.endswith("_total")
+            )
+            for metric in REGISTRY.collect()
             if metric.name.startswith("vllm:kvstore_")
         }
 

@@ -193,6 +193,8 @@ class Suite:
                 print(f"     first token after {results[0]['firstTokenMilliseconds']:.0f} ms")
                 wanted = 0 if name in ("killed", "hanging") else 1024
                 self.check(f"daemon {name}: cached tokens", results[0]["cachedTokens"] == wanted)
+            loaded = engine.metrics.get("loaded_blocks")
+            self.check("vLLM's metrics have the blocks of three loads", loaded == 3 * 1024 // BLOCK, loaded)
 
     def two_engines(self) -> None:
         with (
