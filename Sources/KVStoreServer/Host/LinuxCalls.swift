@@ -120,8 +120,8 @@ package enum ProcessSetup {
     /// Other processes of the same user cannot read this one's memory, which holds what users wrote to their models.
     package static func hideMemory() { _ = CLinux_hide_memory() }
 
-    /// Keeps free memory from piling up in a heap for each thread: under a soak the daemon's own memory rose from 57 MiB
-    /// after two minutes to 73 MiB after ten.
+    /// Keeps free memory from piling up in a heap for each thread. What is left of the growth under a soak, from 67 MiB
+    /// beside the regions after two minutes to 73 MiB after ten, is what the kept heaps do not give back.
     package static func boundAllocator() {
         CLinux_bound_allocator(Int32(clamping: max(2, sysconf(Int32(_SC_NPROCESSORS_ONLN)) / 2)))
     }
