@@ -111,6 +111,12 @@ void CLinux_bound_allocator(int arenas) {
 #endif
 }
 
+void CLinux_trim_allocator(void) {
+#ifdef __GLIBC__
+    malloc_trim(1 << 20);
+#endif
+}
+
 int CLinux_raise_descriptor_limit(uint64_t *out_limit) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return errno;

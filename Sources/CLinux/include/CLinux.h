@@ -55,6 +55,9 @@ int CLinux_hide_memory(void);
 /// there is a second thread.
 void CLinux_bound_allocator(int arenas);
 
+/// Gives free memory of all heaps back to the system, except for a little. Takes milliseconds.
+void CLinux_trim_allocator(void);
+
 /// Raises the soft limit of open files to the hard one; `out_limit` is what holds then.
 int CLinux_raise_descriptor_limit(uint64_t *out_limit);
 

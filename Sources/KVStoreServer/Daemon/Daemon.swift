@@ -213,12 +213,20 @@ package final class Daemon: Sendable {
                 try? await Task.sleep(for: .seconds(1))
             }
         }
+        // Not more often: the buffers of the next reads have to be made anew then.
+        let trims = Task {
+            while !Task.isCancelled {
+                try? await Task.sleep(for: .seconds(15))
+                ProcessSetup.giveBackFreeMemory()
+            }
+        }
         notifier.ready(status: "serving")
         try? await gracefulShutdown()
         notifier.stopping()
         // A task of its own: being cancelled means to stop in order, not at once.
         await Task { await self.drain() }.value
         pins.cancel()
+        trims.cancel()
         watchdog?.cancel()
     }
 
