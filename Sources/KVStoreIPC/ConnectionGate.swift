@@ -203,12 +203,12 @@ final class ConnectionGate: @unchecked Sendable {
         }
     }
 
-    /// Tells the daemon what was given back. If somebody is talking to it, it hears of it with his next call or ours.
+    /// Tells the daemon what was given back, once nobody is talking to it; waits 20 ms for that.
     ///
     /// - Returns: false when there is still something to be told.
     func flushReturns() -> Bool {
         guard pendingReturns.withLock({ !$0.isEmpty }) else { return true }
-        guard hold(until: 0) else { return false }
+        guard hold(until: monotonicNanoseconds() + 20_000_000) else { return false }
         defer { leave() }
         guard connection != nil else { return true }
         enqueueReturns()
@@ -216,13 +216,14 @@ final class ConnectionGate: @unchecked Sendable {
         return true
     }
 
+    /// To be called with a connection.
     private func enqueueReturns() {
         let returns = pendingReturns.withLock { pending -> Returns in
             if pending.isEmpty { return pending }
             defer { pending = Returns(epoch: pending.epoch) }
             return pending
         }
-        guard !returns.isEmpty, returns.epoch == epoch, connection != nil else { return }
+        guard !returns.isEmpty, returns.epoch == epoch else { return }
         for start in stride(from: 0, to: returns.leases.count, by: Self.returnsPerFrame) {
             let end = min(start + Self.returnsPerFrame, returns.leases.count)
             connection!.enqueue(.release, NumberList.body(Array(returns.leases[start..<end])))

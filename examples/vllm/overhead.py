@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def measure(job: Job, directory: Path, length: int, rounds: int) -> list[Round]:
         directory / "daemon", memory="8GiB", disk="16GiB", staging="320MiB", write_back=f"{WRITE_BACK_SECONDS}s"
     )
     job.requests = requests(length, rounds, seed=int(time.time()))
-    storing = Job(**{**vars(job), "kv_transfer": kvstore_transfer(daemon.socket, timeout_ms=2000)})
+    storing = replace(job, kv_transfer=kvstore_transfer(daemon.socket, timeout_ms=2000))
     found = []
     with daemon, EngineProcess(job, directory, "without") as plain, EngineProcess(storing, directory, "storing") as ours:
         for engine in (plain, ours):

@@ -1,8 +1,9 @@
 #ifndef CKERNELS_H
 #define CKERNELS_H
 
-// The inner loops of the codecs nib4, nib4h, hsplit and int8, and of copying. Each function takes the level of instructions to use; all
-// levels give the same bytes. Nothing here allocates, keeps state or looks at a length in the data: callers check.
+// The inner loops of the codecs nib4, nib4h, hsplit and int8, and of copying. Each function takes the level of
+// instructions to use; all levels give the same bytes. Nothing here allocates, keeps state or looks at a length in the
+// data: callers check.
 //
 // Words are 16 bits, little-endian, at any address. The byte formats are in OnDiskFormat.md.
 

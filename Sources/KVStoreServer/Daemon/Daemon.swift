@@ -207,19 +207,10 @@ package final class Daemon: Sendable {
         let watchdog = notifier.watchdogMicroseconds.map { microseconds in
             Task { await self.beat(everyMicroseconds: microseconds / 3) }
         }
-        let pins = Task {
-            while !Task.isCancelled {
-                context.pins.expire(now: monotonicNanoseconds())
-                try? await Task.sleep(for: .seconds(1))
-            }
-        }
+        let context = context
+        let pins = Self.repeatedly(every: .seconds(1)) { context.pins.expire(now: monotonicNanoseconds()) }
         // Not more often: the buffers of the next reads have to be made anew then.
-        let trims = Task {
-            while !Task.isCancelled {
-                try? await Task.sleep(for: .seconds(15))
-                ProcessSetup.giveBackFreeMemory()
-            }
-        }
+        let trims = Self.repeatedly(every: .seconds(15)) { ProcessSetup.giveBackFreeMemory() }
         notifier.ready(status: "serving")
         try? await gracefulShutdown()
         notifier.stopping()
@@ -228,6 +219,16 @@ package final class Daemon: Sendable {
         pins.cancel()
         trims.cancel()
         watchdog?.cancel()
+    }
+
+    /// Until it is cancelled.
+    private static func repeatedly(every pause: Duration, _ work: @escaping @Sendable () -> Void) -> Task<Void, Never> {
+        Task {
+            while !Task.isCancelled {
+                work()
+                try? await Task.sleep(for: pause)
+            }
+        }
     }
 
     /// Tells systemd that the event loops turn; a loop that hangs stops the beat, and systemd restarts the service.
