@@ -92,8 +92,8 @@ package enum BlockRecord {
 
     /// Decodes a record into `slot` if it is the block that the caller wants.
     ///
-    /// Identity, lengths and the digest of the stored bytes are checked before the first byte is written, the digest of
-    /// the block after the last. When it throws, `slot` holds anything and must not be published.
+    /// Identity and lengths are checked before the first byte is written, the digests of what is stored and of the block
+    /// after the last. When it throws, `slot` holds anything and must not be published.
     ///
     /// - Returns: XXH3 of the block's bytes.
     package static func decode(
@@ -102,14 +102,26 @@ package enum BlockRecord {
         fingerprint: BlockKey,
         into slot: UnsafeMutableRawBufferPointer
     ) throws(RecordDamage) -> UInt64 {
-        let (identity, header) = try unsafe parts(of: record)
+        // Lent for the length of this call.
+        var source = unsafe RecordInMemory(record)
+        return try unsafe decode(from: &source, expectingKey: key, fingerprint: fingerprint, into: slot)
+    }
+
+    /// As above, from wherever the record is.
+    static func decode(
+        from source: inout some RecordSource & ~Copyable,
+        expectingKey key: BlockKey,
+        fingerprint: BlockKey,
+        into slot: UnsafeMutableRawBufferPointer
+    ) throws(RecordDamage) -> UInt64 {
+        let byteCount = source.byteCount
+        let headByteCount = min(byteCount, prefixByteCount + FrameHeader.byteCount)
+        guard let head = unsafe source.lend(0..<headByteCount) else { throw .truncated }
+        let (identity, header) = try unsafe parts(of: head, recordByteCount: byteCount)
         guard identity.key == key else { throw .otherKey }
         guard identity.fingerprint == fingerprint else { throw .otherNamespace }
         guard slot.count == header.rawByteCount else { throw .lengthMismatch }
-        // Safe: `parts` found a whole frame after the prefix.
-        let frame = unsafe UnsafeRawBufferPointer(rebasing: record[prefixByteCount...])
-        _ = try unsafe Frame.check(frame, header: header)
-        try unsafe Frame.decode(frame, header: header, into: slot)
+        try unsafe Frame.decode(&source, from: prefixByteCount, header: header, into: slot)
         return header.rawDigest
     }
 
@@ -119,13 +131,13 @@ package enum BlockRecord {
     package static func inspect(
         _ record: UnsafeRawBufferPointer
     ) throws(RecordDamage) -> (identity: RecordIdentity, rawByteCount: Int, storedByteCount: Int) {
-        let (identity, header) = try unsafe parts(of: record)
+        let (identity, header) = try unsafe parts(of: record, recordByteCount: record.count)
         return (identity, header.rawByteCount, record.count)
     }
 
     /// Checks a whole record, as a scrub does: every digest, and that every unit decodes.
     package static func verify(_ record: UnsafeRawBufferPointer) throws(RecordDamage) {
-        let (_, header) = try unsafe parts(of: record)
+        let (_, header) = try unsafe parts(of: record, recordByteCount: record.count)
         // Safe: `parts` found a whole frame after the prefix.
         let frame = unsafe UnsafeRawBufferPointer(rebasing: record[prefixByteCount...])
         let allRaw = try unsafe Frame.check(frame, header: header)
@@ -139,11 +151,15 @@ package enum BlockRecord {
         guard let scratch = unsafe malloc(max(1, header.rawByteCount)) else { throw .noMemory }
         defer { unsafe free(scratch) }
         let slot = unsafe UnsafeMutableRawBufferPointer(start: scratch, count: header.rawByteCount)
-        try unsafe Frame.decode(frame, header: header, into: slot)
+        // Lent for the length of this call.
+        var source = unsafe RecordInMemory(record)
+        try unsafe Frame.decode(&source, from: prefixByteCount, header: header, into: slot)
     }
 
+    /// What the first bytes of a record say.
     private static func parts(
-        of record: UnsafeRawBufferPointer
+        of record: UnsafeRawBufferPointer,
+        recordByteCount: Int
     ) throws(RecordDamage) -> (RecordIdentity, FrameHeader) {
         guard record.count >= prefixByteCount else { throw .truncated }
         // Safe: every offset is inside the 128 bytes checked above, and each load checks again.
@@ -157,7 +173,7 @@ package enum BlockRecord {
             sequence: LittleEndian.load(record, at: 104)
         )
         let frame = unsafe UnsafeRawBufferPointer(rebasing: record[prefixByteCount...])
-        let header = try unsafe FrameHeader(reading: frame)
+        let header = try unsafe FrameHeader(reading: frame, frameByteCount: recordByteCount - prefixByteCount)
         guard unsafe LittleEndian.load(record, at: 112) == header.rawDigest else { throw .mismatchedParts }
         return (identity, header)
     }

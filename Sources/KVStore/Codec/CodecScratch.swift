@@ -1,7 +1,7 @@
 import Glibc
 import Synchronization
 
-/// What coding a unit needs beside its input and output: Huffman contexts, a digest stream and some bytes.
+/// What coding a frame needs beside its input and output: Huffman contexts, digest streams, rows of units, some bytes.
 ///
 /// All of it is made at the first use and kept, so that coding one block after the other allocates nothing. One thread
 /// uses it at a time: whoever codes borrows one from a pool, see ``ScratchLoan``.
@@ -10,9 +10,13 @@ final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it
     let huffman = Huffman()
     private var bytes: UnsafeMutableRawBufferPointer
     private var stream: XXH3.Stream?
+    private var storedStream: XXH3.Stream?
+    /// The rows of the frame that is being decoded.
+    var units: [UnitEntry] = []
 
     /// More is given back after use; units are at most about 1 MiB unless one token alone is larger.
     private static let keptByteCount = 4 << 20
+    private static let keptUnitCount = 1 << 14
     private static let poolLimit = 64
     private static let pool = Mutex<[CodecScratch]>([])
 
@@ -40,6 +44,15 @@ final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it
         return stream
     }
 
+    /// For decoding a frame: two digest streams that have seen nothing yet, and no rows; nil when there is no memory.
+    func freshStreams() -> (stored: XXH3.Stream, raw: XXH3.Stream)? {
+        units.removeAll(keepingCapacity: true)
+        if storedStream == nil { storedStream = XXH3.Stream() }
+        storedStream?.restart()
+        guard let storedStream, let raw = freshStream() else { return nil }
+        return (storedStream, raw)
+    }
+
     static func borrow() -> CodecScratch { pool.withLock { $0.popLast() } ?? CodecScratch() }
 
     func giveBack() {
@@ -48,6 +61,7 @@ final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it
             unsafe free(bytes.baseAddress)
             unsafe bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0)
         }
+        if units.capacity > Self.keptUnitCount { units = [] }
         Self.pool.withLock { if $0.count < Self.poolLimit { $0.append(self) } }
     }
 }

@@ -81,63 +81,129 @@ enum Frame {
         return header
     }
 
-    /// Checks the digest of the stored bytes and every row of the unit table, so that decoding stays inside both
-    /// buffers.
+    /// Checks the digest of the stored bytes and every row of the unit table.
     ///
-    /// - Parameter header: What ``FrameHeader/init(reading:)`` made of the same bytes.
+    /// - Parameter header: What ``FrameHeader/init(reading:frameByteCount:)`` made of the same bytes.
     /// - Returns: Whether all units are raw, so that the payload is the block.
     static func check(_ frame: UnsafeRawBufferPointer, header: FrameHeader) throws(RecordDamage) -> Bool {
         // Safe: the header was made of these bytes, so its lengths add up to `frame.count`.
         let stored = unsafe UnsafeRawBufferPointer(rebasing: frame[FrameHeader.byteCount...])
         guard unsafe XXH3.digest(stored) == header.storedDigest else { throw .storedDigest }
-        var (rawSum, storedSum, allRaw, isLossy) = (0, 0, true, false)
-        for index in 0..<header.unitCount {
-            let entry = try unsafe UnitEntry(reading: frame, at: entryOffset(index))
-            guard header.flags.contains(.codecPerUnit) || entry.codec.rawValue == header.codec else { throw .malformed }
-            // Sums of at most 2^32 rows of at most 2^32 bytes, compared after each step: no overflow.
-            rawSum += entry.rawByteCount
-            storedSum += entry.storedByteCount
-            guard rawSum <= header.rawByteCount, storedSum <= header.payloadByteCount else { throw .malformed }
-            allRaw = allRaw && entry.codec == .raw
-            isLossy = isLossy || entry.codec == .int8
-        }
-        guard rawSum == header.rawByteCount, storedSum == header.payloadByteCount else { throw .malformed }
-        guard isLossy == header.flags.contains(.lossy) else { throw .malformed }
+        var allRaw = true
+        try unsafe checkTable(stored, header: header) { allRaw = allRaw && $0.codec == .raw }
         return allRaw
     }
 
-    /// Decodes a frame that ``check(_:header:)`` accepted into `slot`, and checks the digest of the result.
+    /// Decodes a frame into `slot` in one pass over its bytes, and checks every digest that covers all of it.
     ///
-    /// When it throws, `slot` holds anything.
+    /// Each unit is hashed as it is stored, decoded and hashed again while it is in the processor's cache. So units are
+    /// decoded before it is known that they are what was written; every codec takes any bytes, and when this throws,
+    /// `slot` holds anything.
+    ///
+    /// - Parameters:
+    ///   - source: The record that the frame is in.
+    ///   - start: Where in the record it begins; it goes to the record's end.
+    ///   - header: What ``FrameHeader/init(reading:frameByteCount:)`` made of it.
     static func decode(
-        _ frame: UnsafeRawBufferPointer,
+        _ source: inout some RecordSource & ~Copyable,
+        from start: Int,
         header: FrameHeader,
         into slot: UnsafeMutableRawBufferPointer
     ) throws(RecordDamage) {
         guard slot.count == header.rawByteCount else { throw .lengthMismatch }
         var scratch = ScratchLoan()
-        // Each unit is hashed right after it was decoded, while it is in the processor's cache.
-        let stream = scratch.get().freshStream()
-        // Safe: `check` proved that the rows add up to exactly the payload and the slot.
-        var (rawOffset, storedOffset) = (0, payloadStart(header))
-        for index in 0..<header.unitCount {
-            let entry = try unsafe UnitEntry(reading: frame, at: entryOffset(index))
-            let (rawEnd, storedEnd) = (rawOffset + entry.rawByteCount, storedOffset + entry.storedByteCount)
-            let stored = unsafe UnsafeRawBufferPointer(rebasing: frame[storedOffset..<storedEnd])
-            let output = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[rawOffset..<rawEnd])
-            let place = UnitPlace(geometry: header.geometry, offset: rawOffset, byteCount: entry.rawByteCount)
-            try unsafe entry.codec.decode(
-                stored,
-                baseMode: entry.baseMode,
-                place: place,
-                scratch: &scratch,
-                into: output
-            )
-            unsafe stream?.append(UnsafeRawBufferPointer(output))
-            (rawOffset, storedOffset) = (rawEnd, storedEnd)
+        let work = scratch.get()
+        guard let streams = work.freshStreams() else { throw .noMemory }
+        try readTable(&source, from: start, header: header, into: work, hashing: streams.stored)
+
+        // Safe: `readTable` proved that the rows add up to exactly the payload and the slot.
+        var (unit, rawOffset, storedOffset) = (0, 0, start + payloadStart(header))
+        var failure: RecordDamage?
+        while unit < work.units.count {
+            let run = unitsToLend(work.units, from: unit, storedOffset: storedOffset, source: source)
+            guard let stored = unsafe source.lend(storedOffset..<storedOffset + run.byteCount) else { throw .truncated }
+            var offset = 0
+            for entry in work.units[run.units] {
+                let bytes = unsafe UnsafeRawBufferPointer(rebasing: stored[offset..<offset + entry.storedByteCount])
+                unsafe streams.stored.append(bytes)
+                let rawEnd = rawOffset + entry.rawByteCount
+                let output = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[rawOffset..<rawEnd])
+                let place = UnitPlace(geometry: header.geometry, offset: rawOffset, byteCount: entry.rawByteCount)
+                // After a unit that cannot be decoded only the digest of what is stored is of interest.
+                if failure == nil {
+                    do throws(RecordDamage) {
+                        try unsafe entry.codec.decode(
+                            bytes,
+                            baseMode: entry.baseMode,
+                            place: place,
+                            scratch: &scratch,
+                            into: output
+                        )
+                        unsafe streams.raw.append(UnsafeRawBufferPointer(output))
+                    } catch {
+                        failure = error
+                    }
+                }
+                (rawOffset, offset) = (rawEnd, offset + entry.storedByteCount)
+            }
+            (unit, storedOffset) = (run.units.upperBound, storedOffset + run.byteCount)
         }
-        let digest = unsafe stream?.digest ?? XXH3.digest(UnsafeRawBufferPointer(slot))
-        guard digest == header.rawDigest else { throw .rawDigest }
+        guard streams.stored.digest == header.storedDigest else { throw .storedDigest }
+        if let failure { throw failure }
+        guard streams.raw.digest == header.rawDigest else { throw .rawDigest }
+    }
+
+    /// Whole units from `first` on: those that are at hand, else as many as the source lends at once, one at least.
+    private static func unitsToLend(
+        _ units: [UnitEntry],
+        from first: Int,
+        storedOffset: Int,
+        source: borrowing some RecordSource & ~Copyable
+    ) -> (units: Range<Int>, byteCount: Int) {
+        let held = source.heldByteCount(from: storedOffset)
+        let limit = units[first].storedByteCount <= held ? held : source.windowByteCount
+        var (end, byteCount) = (first, 0)
+        while end < units.count, end == first || byteCount + units[end].storedByteCount <= limit {
+            byteCount += units[end].storedByteCount
+            end += 1
+        }
+        return (first..<end, byteCount)
+    }
+
+    /// Reads the unit table into `work`, and checks that its rows add up to exactly the payload and the block.
+    private static func readTable(
+        _ source: inout some RecordSource & ~Copyable,
+        from start: Int,
+        header: FrameHeader,
+        into work: CodecScratch,
+        hashing stream: XXH3.Stream
+    ) throws(RecordDamage) {
+        let range = start + entryOffset(0)..<start + payloadStart(header)
+        guard let table = unsafe source.lend(range) else { throw .truncated }
+        unsafe stream.append(table)
+        // Safe: the header's claims were compared with the record's length, so the table is `unitCount` rows.
+        try unsafe checkTable(table, header: header) { work.units.append($0) }
+    }
+
+    /// Checks every row of a unit table, and that they add up to exactly the payload and the block.
+    private static func checkTable(
+        _ table: UnsafeRawBufferPointer,
+        header: FrameHeader,
+        _ body: (UnitEntry) -> Void
+    ) throws(RecordDamage) {
+        var (rawSum, storedSum, isLossy) = (0, 0, false)
+        for index in 0..<header.unitCount {
+            let entry = try unsafe UnitEntry(reading: table, at: index * UnitEntry.byteCount)
+            guard header.flags.contains(.codecPerUnit) || entry.codec.rawValue == header.codec else { throw .malformed }
+            // Sums of at most 2^32 rows of at most 2^32 bytes, compared after each step: no overflow.
+            rawSum += entry.rawByteCount
+            storedSum += entry.storedByteCount
+            guard rawSum <= header.rawByteCount, storedSum <= header.payloadByteCount else { throw .malformed }
+            isLossy = isLossy || entry.codec == .int8
+            body(entry)
+        }
+        guard rawSum == header.rawByteCount, storedSum == header.payloadByteCount else { throw .malformed }
+        guard isLossy == header.flags.contains(.lossy) else { throw .malformed }
     }
 
     /// Checks the digest of every unit of a frame that ``check(_:header:)`` accepted.

@@ -88,9 +88,9 @@ extension FrameHeader {
     }
 
     /// Reads a header and checks everything in it that can be checked without the rest of the frame, and that the frame
-    /// is exactly as long as the header says. Never reads outside `frame`.
-    init(reading frame: UnsafeRawBufferPointer) throws(RecordDamage) {
-        guard frame.count >= Self.byteCount else { throw .truncated }
+    /// is exactly as long as the header says. Never reads outside `frame`, of which only the header need be there.
+    init(reading frame: UnsafeRawBufferPointer, frameByteCount: Int) throws(RecordDamage) {
+        guard frame.count >= Self.byteCount, frameByteCount >= Self.byteCount else { throw .truncated }
         // Safe: every offset is inside the 96 bytes checked above, and each load checks again.
         guard unsafe LittleEndian.load(frame, at: 0) == Self.magic else { throw .notARecord }
         // A later version may keep its digest elsewhere, so its number comes before ours.
@@ -114,8 +114,8 @@ extension FrameHeader {
         rawByteCount = Int(rawClaim)
         // At most 96 + 16 · 2^32, so no overflow; the payload is compared before it is added to anything.
         let bytesBeforePayload = Self.byteCount + unitCount * UnitEntry.byteCount
-        guard bytesBeforePayload <= frame.count else { throw .truncated }
-        let bytesLeft = UInt64(frame.count - bytesBeforePayload)
+        guard bytesBeforePayload <= frameByteCount else { throw .truncated }
+        let bytesLeft = UInt64(frameByteCount - bytesBeforePayload)
         guard payloadClaim <= bytesLeft else { throw .truncated }
         guard payloadClaim == bytesLeft else { throw .trailingBytes }
         payloadByteCount = Int(payloadClaim)

@@ -50,6 +50,32 @@ enum DiskFiles {
         return fcntl(descriptor, F_SETFL, flags & ~openDirect) == 0
     }
 
+    /// Opens a file for reads around the page cache, or through it.
+    static func openForReads(_ path: String, direct: Bool) throws(KVStoreError) -> Int32 {
+        try open(path, O_RDONLY | (direct ? openDirect : 0))
+    }
+
+    /// Reads until `bytes` are full or the file ends; direct reads want all three on page boundaries.
+    ///
+    /// - Returns: The bytes read; nil after an error.
+    static func read(_ descriptor: Int32, into bytes: UnsafeMutableRawBufferPointer, at offset: Int) -> Int? {
+        var done = 0
+        while done < bytes.count {
+            // In range: `done` is below the count.
+            let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[done...])
+            let count = unsafe pread(descriptor, rest.baseAddress, rest.count, off_t(offset + done))
+            if count == 0 { break }
+            if count > 0 {
+                done += count
+                // Only the end of the file cuts a read within a page.
+                if count % pageByteCount != 0 { break }
+            } else if errno != EINTR {
+                return nil
+            }
+        }
+        return done
+    }
+
     /// The entries of a directory except `.` and `..`, or nil when there is no such directory.
     static func list(_ path: String) throws(KVStoreError) -> [String]? {
         // The stream and its entries are only touched between opendir and closedir.

@@ -108,6 +108,7 @@ enum IndexEncoding {
     static let footerOrdinal = UInt32.max
     static let rowVersion: UInt8 = 1
     static let blockKeyByteCount = 1 + 8 + 2 * BlockKey.byteCount
+    static let recordKeyByteCount = 8
     static let rowByteCount = 1 + 5 * 4 + 8 + BlockKey.byteCount
 
     static func blockKey(_ identity: BlockIdentity) -> [UInt8] {
@@ -234,7 +235,7 @@ enum IndexEncoding {
     }
 
     static func recordKey(_ position: RecordPosition) -> [UInt8] {
-        var bytes = ByteWriter(capacity: 8)
+        var bytes = ByteWriter(capacity: recordKeyByteCount)
         bytes.append(position.segment.byteSwapped)
         bytes.append(position.ordinal.byteSwapped)
         return bytes.bytes

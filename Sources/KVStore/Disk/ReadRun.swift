@@ -3,8 +3,9 @@ internal import Synchronization
 /// One read of several records by whoever has time: pieces of the run are handed out one by one.
 ///
 /// A piece is what lies side by side in one segment, up to `pieceByteCount`: one request to the disk. Larger pieces would
-/// leave threads without work, and smaller ones cost a request each. How often a byte is copied on the way up: disk to
-/// RocksDB's buffer to the slot, or (coded) decoded from the buffer into the slot; each unit is hashed right after.
+/// leave threads without work, and smaller ones cost a request each. A byte is copied once on the way up, from a reader's
+/// window to the slot, or (coded) decoded from there into the slot; each unit is hashed on the way. What cannot be read
+/// so, or is not what was written, is read again through RocksDB, whose word on it counts.
 ///
 /// @unchecked Sendable would be needed for sharing slots between threads; `SlotMemory` carries that reason.
 final class ReadRun: Sendable {
@@ -76,25 +77,19 @@ final class ReadRun: Sendable {
 
     private func read(_ piece: Range<Int>) -> [LoadClaim.Outcome] {
         var results = [LoadClaim.Outcome](repeating: .pending, count: piece.count)
-        let first = claims[piece.lowerBound]
-        if piece.count > 1 {
-            // A record that cannot be read ends the request; the ones it leaves out are asked for one by one below.
-            try? unsafe log.readRun(
-                segment: first.segment,
-                from: UInt32(first.ordinal),
-                count: piece.count,
-                readAheadByteCount: piece.count * (namespace.blockByteCount + 1024)
-            ) { ordinal, record in
-                let offset = Int(ordinal) - Int(first.ordinal)
-                guard results.indices.contains(offset) else { return false }
-                let claim = claims[piece.lowerBound + offset]
-                results[offset] = unsafe claim.decode(
-                    record,
+        let last = claims[piece.upperBound - 1]
+        _ = try? log.withReader(of: last.segment) { reader in
+            for index in piece {
+                let claim = claims[index]
+                let position = RecordPosition(segment: claim.segment, ordinal: UInt32(claim.ordinal))
+                guard var record = reader.record(position, until: UInt32(last.ordinal)) else { continue }
+                let outcome = claim.decode(
+                    from: &record,
                     fingerprint: namespace.fingerprint,
                     into: blocks[claim.position].memory,
                     byteCount: namespace.blockByteCount
                 )
-                return true
+                if case .loaded = outcome { results[index - piece.lowerBound] = outcome }
             }
         }
         for offset in results.indices where results[offset] == .pending {
@@ -119,8 +114,10 @@ extension LoadClaim {
         byteCount: Int
     ) -> Outcome {
         do throws(KVStoreError) {
-            let outcome = try unsafe log.read(segment: segment, ordinal: UInt32(ordinal)) { record -> Outcome in
-                unsafe decode(record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+            let outcome = try unsafe log.read(segment: segment, ordinal: UInt32(ordinal)) { bytes -> Outcome in
+                // Lent for the length of this closure.
+                var record = unsafe RecordInMemory(bytes)
+                return decode(from: &record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
             }
             return outcome ?? .gone
         } catch {
@@ -130,7 +127,7 @@ extension LoadClaim {
 
     /// Decodes the claimed record into the slot that the claim's pin holds.
     func decode(
-        _ record: UnsafeRawBufferPointer,
+        from record: inout some RecordSource,
         fingerprint: BlockKey,
         into memory: SlotMemory,
         byteCount: Int
@@ -139,7 +136,7 @@ extension LoadClaim {
         let slot = unsafe memory.mutableBytes(byteCount)
         do throws(RecordDamage) {
             let digest = try unsafe BlockRecord.decode(
-                record,
+                from: &record,
                 expectingKey: key,
                 fingerprint: fingerprint,
                 into: slot

@@ -140,13 +140,11 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
         _ family: ColumnFamily,
         from lower: [UInt8],
         to upper: [UInt8],
-        readAheadByteCount: Int = 0,
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Bool
     ) throws(KVStoreError) {
         let options = unsafe rocksdb_readoptions_create()
         unsafe rocksdb_readoptions_set_verify_checksums(options, 1)
         unsafe rocksdb_readoptions_set_fill_cache(options, 0)
-        unsafe rocksdb_readoptions_set_readahead_size(options, readAheadByteCount)
         defer { unsafe rocksdb_readoptions_destroy(options) }
         // RocksDB keeps the pointer to the bound, so the whole loop runs where it is valid.
         try unsafe checked("read a range of the database") { failure in

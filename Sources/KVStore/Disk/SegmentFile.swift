@@ -27,6 +27,10 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     static let checksumXXH3: UInt8 = 4
     static let magic: UInt64 = 0x88E2_41B7_85F4_CFF7
     static let footerByteCount = 53
+    /// After every block: its compression, none, and its checksum.
+    static let blockTrailerByteCount = 5
+    /// After the value in a block of data.
+    static let restartsByteCount = 8
     /// A piece of a value that is hashed and then copied: the second finds it in the processor's cache.
     private static let pieceByteCount = 64 << 10
     /// A put with sequence 0, as RocksDB appends it to a key.
@@ -45,13 +49,7 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     func put(key: [UInt8], value: UnsafeRawBufferPointer) throws(KVStoreError) {
         let start = file.byteCount
         digest.restart()
-        var head = ByteWriter(capacity: 32)
-        head.append(varint: 0)
-        head.append(varint: key.count + 8)
-        head.append(varint: value.count)
-        head.append(contentsOf: key)
-        head.append(Self.keySuffix)
-        try append(head.bytes)
+        try append(Self.head(key: key, valueByteCount: value.count))
         for offset in stride(from: 0, to: value.count, by: Self.pieceByteCount) {
             let end = min(value.count, offset + Self.pieceByteCount)
             // The caller's buffer lives for the length of this call.
@@ -66,6 +64,22 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         count += 1
         keyByteCount += key.count + 8
         valueByteCount += value.count
+    }
+
+    /// What is before the value in a block of data.
+    static func head(key: [UInt8], valueByteCount: Int) -> [UInt8] {
+        var head = ByteWriter(capacity: 32)
+        head.append(varint: 0)
+        head.append(varint: key.count + 8)
+        head.append(varint: valueByteCount)
+        head.append(contentsOf: key)
+        head.append(keySuffix)
+        return head.bytes
+    }
+
+    /// The length of a record's `head`, by that of the value's length.
+    static func headByteCount(lengthByteCount: Int) -> Int {
+        2 + lengthByteCount + IndexEncoding.recordKeyByteCount + 8
     }
 
     /// Writes index, properties and footer, and syncs the file.

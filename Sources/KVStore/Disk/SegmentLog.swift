@@ -24,6 +24,8 @@ package final class SegmentLog: Sendable {
     /// What is asked all the time. Held for moments only; taken after the write state if both are needed.
     private struct Catalog {
         var segments: [UInt32: SegmentInfo]
+        /// Of segments that were read; nil for those that only RocksDB can read.
+        var layouts: [UInt32: SegmentLayout?] = [:]
         var namespaces: [NamespaceIdentity: [UInt8]]
         /// Segments being written, with the number of their records so far.
         var openSegments: [UInt32: Int] = [:]
@@ -47,12 +49,17 @@ package final class SegmentLog: Sendable {
     private let gate = ReaderGate()
     private let writing: Mutex<WriteState>
     private let catalog: Mutex<Catalog>
+    private let usesDirectReads: Bool
+    /// Readers with their windows, for whoever reads next.
+    private let idleReaders = Mutex<[RecordReader]>([])
+    private static let keptReaderCount = 4
 
     /// Opens the directory, making it if there is none and repairing what is in it if need be.
     package init(directory path: String, options: SegmentLogOptions = SegmentLogOptions()) throws(KVStoreError) {
         directory = try StoreDirectory(path: path)
         var options = options
         options.usesDirectReads = options.usesDirectReads ?? directory.allowsDirectReads
+        usesDirectReads = options.usesDirectReads ?? false
         let opened = try SegmentLogOpening.run(in: directory, options: options)
         database = opened.database
         recovery = opened.report
@@ -148,29 +155,36 @@ package final class SegmentLog: Sendable {
         }
     }
 
-    /// Lends up to `count` consecutive records of a segment, in order, with one sequential read. `body` gets each with
-    /// its ordinal and answers whether to go on; a record is only valid inside the call.
-    package func readRun(
-        segment: UInt32,
-        from firstOrdinal: UInt32,
-        count: Int,
-        readAheadByteCount: Int = 1 << 20,
-        _ body: (UInt32, UnsafeRawBufferPointer) -> Bool
-    ) throws(KVStoreError) {
-        let end = UInt32(clamping: Int(firstOrdinal) + count)
-        let lower = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: firstOrdinal))
-        let upper = IndexEncoding.recordKey(
-            RecordPosition(segment: segment, ordinal: min(end, IndexEncoding.footerOrdinal))
-        )
+    /// Lends a reader of a segment's file, past RocksDB; see `RecordReader` for what it checks and what not.
+    ///
+    /// - Returns: nil when the file cannot be read that way.
+    func withReader<Result>(
+        of segment: UInt32,
+        _ body: (RecordReader) -> Result
+    ) throws(KVStoreError) -> Result? {
         try withDatabase { database throws(KVStoreError) in
-            try unsafe database.forEach(.segments, from: lower, to: upper, readAheadByteCount: readAheadByteCount) {
-                key,
-                record in
-                // Valid for this call, as the contract of `body` says.
-                guard let position = unsafe IndexEncoding.recordPosition(key: key) else { return true }
-                return unsafe body(position.ordinal, record)
+            guard let layout = layout(of: segment, database) else { return nil }
+            let reader = idleReaders.withLock { $0.popLast() } ?? RecordReader()
+            defer {
+                reader.end()
+                idleReaders.withLock { if $0.count < Self.keptReaderCount { $0.append(reader) } }
             }
+            return reader.begin(layout, direct: usesDirectReads) ? body(reader) : nil
         }
+    }
+
+    /// Found when a segment is first read, and kept until it is dropped: four bytes a record.
+    private func layout(of segment: UInt32, _ database: RocksDatabase) -> SegmentLayout? {
+        let (info, known) = catalog.withLock { ($0.segments[segment], $0.layouts[segment]) }
+        guard let info else { return nil }
+        if let known { return known }
+        let key = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: 0))
+        let table = database.liveTables().first { $0.family == .segments && $0.smallestKey == key }
+        let found = table.flatMap { table in
+            SegmentLayout(path: directory.databasePath + "/" + table.name, recordCount: info.recordCount)
+        }
+        catalog.withLock { if $0.segments[segment] != nil { $0.layouts[segment] = .some(found) } }
+        return found
     }
 
     // MARK: Writing segments
@@ -384,7 +398,10 @@ package final class SegmentLog: Sendable {
             try changeRows { database throws(KVStoreError) in
                 try database.dropSegment(id)
             }
-            catalog.withLock { _ = $0.segments.removeValue(forKey: id) }
+            catalog.withLock { catalog in
+                catalog.segments[id] = nil
+                catalog.layouts.removeValue(forKey: id)
+            }
         }
     }
 

@@ -1,19 +1,16 @@
 import Glibc
 
-/// A look at a table file before RocksDB sees it.
+/// A look at a table file without RocksDB: whether it can be opened, and where its blocks of data are.
 ///
 /// RocksDB 7.8.3 goes on when it cannot read a table's properties or its first block, and then runs into an assertion,
-/// or takes the file in with an empty range. So the parts that it needs for opening a table are checked here: footer,
-/// metaindex, everything that the metaindex names, and the index. The format is described in
+/// or takes the file in with an empty range. So the parts that it needs for opening a table are checked here first:
+/// footer, metaindex, everything that the metaindex names, and the index. The format is described in
 /// https://github.com/facebook/rocksdb/wiki/Rocksdb-BlockBasedTable-Format
 struct TableFile {
     private struct Handle {
         var offset: UInt64
         var byteCount: UInt64
     }
-
-    /// One byte of compression type, four of checksum.
-    private static let trailerByteCount = 5
 
     private let descriptor: Int32
     private let byteCount: UInt64
@@ -29,17 +26,41 @@ struct TableFile {
         return TableFile(descriptor: descriptor, byteCount: UInt64(end)).isIntact(includingEnds)
     }
 
-    private func isIntact(_ includingEnds: Bool) -> Bool {
-        guard let footer = read(at: byteCount - UInt64(SegmentFile.footerByteCount), count: SegmentFile.footerByteCount)
-        else {
-            return false
+    /// Where the blocks of data begin, in order, and where the last ends; nil when the index cannot be read, or the blocks
+    /// do not lie side by side from the start of the file on.
+    static func dataBlockOffsets(_ path: String) throws(KVStoreError) -> [UInt64]? {
+        let descriptor = try DiskFiles.open(path, O_RDONLY)
+        defer { close(descriptor) }
+        let end = lseek(descriptor, 0, SEEK_END)
+        guard end >= SegmentFile.footerByteCount else { return nil }
+        let file = TableFile(descriptor: descriptor, byteCount: UInt64(end))
+        guard let (_, index) = file.footer(), let block = file.block(index), let restarts = restarts(of: block) else {
+            return nil
         }
+        var offsets: [UInt64] = [0]
+        for number in 0..<restarts.count {
+            guard let handle = handle(number, ofIndex: block, restarts.offset), handle.offset == offsets.last!,
+                handle.byteCount < file.byteCount
+            else { return nil }
+            offsets.append(handle.offset + handle.byteCount + UInt64(SegmentFile.blockTrailerByteCount))
+        }
+        return offsets
+    }
+
+    /// Where metaindex and index are.
+    private func footer() -> (metaindex: Handle, index: Handle)? {
+        guard let footer = read(at: byteCount - UInt64(SegmentFile.footerByteCount), count: SegmentFile.footerByteCount)
+        else { return nil }
         var tail = Cursor(bytes: footer, offset: SegmentFile.footerByteCount - 12)
         var head = Cursor(bytes: footer)
         guard tail.word32() == SegmentFile.formatVersion, tail.word64() == SegmentFile.magic,
-            head.byte() == SegmentFile.checksumXXH3,
-            let metaindex = head.handle(), let index = head.handle(),
-            let metaindexBlock = block(metaindex), let indexBlock = block(index)
+            head.byte() == SegmentFile.checksumXXH3, let metaindex = head.handle(), let index = head.handle()
+        else { return nil }
+        return (metaindex, index)
+    }
+
+    private func isIntact(_ includingEnds: Bool) -> Bool {
+        guard let (metaindex, index) = footer(), let metaindexBlock = block(metaindex), let indexBlock = block(index)
         else { return false }
         guard let metaBlocks = Self.entries(ofMetaindex: metaindexBlock), !metaBlocks.isEmpty,
             metaBlocks.allSatisfy({ block($0) != nil })
@@ -53,17 +74,17 @@ struct TableFile {
     private func block(_ handle: Handle) -> [UInt8]? {
         let limit = byteCount - UInt64(SegmentFile.footerByteCount)
         guard handle.offset <= limit, handle.byteCount <= limit - handle.offset,
-            let bytes = read(at: handle.offset, count: Int(handle.byteCount) + Self.trailerByteCount)
+            let bytes = read(at: handle.offset, count: Int(handle.byteCount) + SegmentFile.blockTrailerByteCount)
         else { return nil }
         var trailer = Cursor(bytes: bytes, offset: Int(handle.byteCount))
         // Nothing of ours is compressed, so the type is zero, with which the checksum is that of the content alone.
         guard trailer.byte() == 0, let checksum = trailer.word32() else { return nil }
         let digest = unsafe bytes.withUnsafeBytes { buffer in
             // In range: the array was read with the trailer behind the content.
-            unsafe XXH3.digest(UnsafeRawBufferPointer(rebasing: buffer.dropLast(Self.trailerByteCount)))
+            unsafe XXH3.digest(UnsafeRawBufferPointer(rebasing: buffer.dropLast(SegmentFile.blockTrailerByteCount)))
         }
         guard UInt32(truncatingIfNeeded: digest) == checksum else { return nil }
-        return Array(bytes.dropLast(Self.trailerByteCount))
+        return Array(bytes.dropLast(SegmentFile.blockTrailerByteCount))
     }
 
     /// Where the blocks are that a metaindex names.
@@ -87,18 +108,19 @@ struct TableFile {
     /// Where the first and the last block of data are. Every entry of an index stands alone (restart interval 1) and
     /// has no length of its value (format version 4 and later).
     private static func ends(ofIndex block: [UInt8]) -> (first: Handle, last: Handle)? {
-        guard let restarts = restarts(of: block), restarts.count > 0 else { return nil }
-        func handle(_ number: Int) -> Handle? {
-            var cursor = Cursor(bytes: block, offset: restarts.offset + 4 * number)
-            guard let offset = cursor.word32(), Int(offset) < restarts.offset else { return nil }
-            cursor.offset = Int(offset)
-            guard cursor.varint() == 0, let keyByteCount = cursor.varint(), cursor.skip(keyByteCount) else {
-                return nil
-            }
-            return cursor.handle()
-        }
-        guard let first = handle(0), let last = handle(restarts.count - 1) else { return nil }
+        guard let restarts = restarts(of: block), restarts.count > 0,
+            let first = handle(0, ofIndex: block, restarts.offset),
+            let last = handle(restarts.count - 1, ofIndex: block, restarts.offset)
+        else { return nil }
         return (first, last)
+    }
+
+    private static func handle(_ number: Int, ofIndex block: [UInt8], _ restartsOffset: Int) -> Handle? {
+        var cursor = Cursor(bytes: block, offset: restartsOffset + 4 * number)
+        guard let offset = cursor.word32(), Int(offset) < restartsOffset else { return nil }
+        cursor.offset = Int(offset)
+        guard cursor.varint() == 0, let keyByteCount = cursor.varint(), cursor.skip(keyByteCount) else { return nil }
+        return cursor.handle()
     }
 
     /// Where the list of restart points at the end of a block begins, and how many there are.

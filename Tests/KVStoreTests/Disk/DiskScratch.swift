@@ -164,3 +164,25 @@ extension SegmentLog {
         return numbers
     }
 }
+
+extension SegmentLog {
+    /// Records of a segment straight from its file, lent in parts of `part` bytes; nil for those that cannot be had.
+    func straight(_ segment: UInt32, _ ordinals: some Sequence<UInt32>, part: Int = 700_001) throws -> [[UInt8]?]? {
+        let ordinals = Array(ordinals)
+        return try withReader(of: segment) { reader in
+            ordinals.map { ordinal in
+                let position = RecordPosition(segment: segment, ordinal: ordinal)
+                return reader.record(position, until: ordinals.last!).flatMap { Self.bytes($0, part: part) }
+            }
+        }
+    }
+
+    private static func bytes(_ record: RecordInFile, part: Int) -> [UInt8]? {
+        var bytes: [UInt8] = []
+        while bytes.count < record.byteCount {
+            guard let lent = record.lend(bytes.count..<min(record.byteCount, bytes.count + part)) else { return nil }
+            bytes.append(contentsOf: lent)
+        }
+        return bytes
+    }
+}

@@ -48,23 +48,35 @@ private final class Flag: Sendable {
         #expect(try log.row(of: DiskSample.identity(0, fingerprint: DiskSample.namespaceB)) == nil)
     }
 
-    @Test func `reads a run of records in order`() throws {
+    @Test func `reads records past RocksDB`() throws {
         let log = try scratch.open()
         try log.write(0..<10)
         try log.write(10..<20)
-        var seen: [UInt32] = []
-        try log.readRun(segment: 1, from: 4, count: 100) { ordinal, bytes in
-            #expect(Array(bytes) == DiskSample.record(Int(ordinal)))
-            seen.append(ordinal)
-            return true
-        }
-        #expect(seen == [4, 5, 6, 7, 8, 9], "the run ends with the segment, before its footer")
-        seen = []
-        try log.readRun(segment: 2, from: 0, count: 3) { ordinal, _ in
-            seen.append(ordinal)
-            return ordinal < 1
-        }
-        #expect(seen == [0, 1])
+        #expect(try log.straight(2, 3..<7) == (13..<17).map { DiskSample.record($0) })
+        #expect(try log.straight(1, [9]) == [DiskSample.record(9)])
+        #expect(try log.straight(1, [10]) == [nil], "the footer is no record")
+        #expect(try log.straight(1, [.max]) == [nil])
+        #expect(try log.straight(9, [0]) == nil)
+        log.close()
+        let again = try scratch.open()
+        #expect(try again.straight(2, 0..<10) == (10..<20).map { DiskSample.record($0) })
+        again.close()
+        #expect(throws: KVStoreError.self) { try again.straight(2, [0]) }
+    }
+
+    @Test func `a file that is not the one expected is not read past RocksDB`() throws {
+        let log = try scratch.open()
+        let (first, second) = (try log.write(0..<3), try log.write(10..<13))
+        #expect(try log.straight(first, [0]) == [DiskSample.record(0)])
+        // Another segment under the name that was noted: its heads say so.
+        let (path, other) = (try scratch.table(of: first, in: log), try scratch.table(of: second, in: log))
+        try scratch.delete([path])
+        try FileManager.default.copyItem(atPath: other, toPath: path)
+        #expect(try log.straight(first, 0..<3) == [nil, nil, nil])
+        try DiskScratch.shorten(path, to: 5000)
+        #expect(try log.straight(first, 1..<3) == [nil, nil])
+        try scratch.delete([path])
+        #expect(try log.straight(first, 1..<3) == nil)
     }
 
     @Test func `keeps segments on the bottommost level and never compacts them`() throws {
@@ -193,18 +205,20 @@ private final class Flag: Sendable {
         #expect(log.segments().isEmpty)
     }
 
-    @Test func `keeps a run in flight readable while its segment is dropped`() throws {
+    @Test func `keeps a segment readable for who reads it while it is dropped`() throws {
         let log = try scratch.open()
         let id = try log.write(0..<8, byteCount: 1 << 20)
-        var count = 0
-        try log.readRun(segment: id, from: 0, count: 8) { ordinal, bytes in
-            if ordinal == 0 { #expect(throws: Never.self) { try log.dropSegment(id) } }
-            #expect(bytes.elementsEqual(DiskSample.record(Int(ordinal), byteCount: 1 << 20)))
-            count += 1
-            return true
+        let found = try log.withReader(of: id) { reader in
+            #expect(throws: Never.self) { try log.dropSegment(id) }
+            return (0..<8).map { ordinal in
+                let record = reader.record(RecordPosition(segment: id, ordinal: UInt32(ordinal)), until: 7)
+                let bytes = record?.lend(0..<1 << 20)
+                return bytes?.elementsEqual(DiskSample.record(ordinal, byteCount: 1 << 20)) == true
+            }
         }
-        #expect(count == 8)
+        #expect(found == [Bool](repeating: true, count: 8))
         #expect(try log.read(segment: id, ordinal: 3) { $0.count } == nil)
+        #expect(try log.straight(id, [3]) == nil)
     }
 
     @Test func `occupies little besides its segments`() throws {
