@@ -35,19 +35,22 @@ static int map_aligned(int fd, size_t byte_count, size_t alignment, void **out_a
     return 0;
 }
 
+// Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later.
+static int allocate(int fd, size_t byte_count) {
+    if (ftruncate(fd, (off_t)byte_count) != 0) return errno;
+    int error;
+    do error = posix_fallocate(fd, 0, (off_t)byte_count);
+    while (error == EINTR);
+    return error;
+}
+
 static int create_sealed(
     const char *name, size_t byte_count, size_t alignment, int seals, int *out_fd, void **out_address
 ) {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
     if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return errno;
-    // Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later.
-    int error = ftruncate(fd, (off_t)byte_count) != 0 ? errno : 0;
-    while (error == 0) {
-        error = posix_fallocate(fd, 0, (off_t)byte_count);
-        if (error != EINTR) break;
-        error = 0;
-    }
+    int error = allocate(fd, byte_count);
     if (error == 0) error = map_aligned(fd, byte_count, alignment, out_address);
     if (error != 0) {
         close(fd);
@@ -75,6 +78,30 @@ void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
     munmap(address, byte_count);
     close(fd);
 }
+
+int CLinux_ring_create(size_t byte_count, void **out_address) {
+    int fd = memfd_create("kvstore-ring", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create("kvstore-ring", MFD_CLOEXEC);
+    if (fd < 0) return errno;
+    int error = allocate(fd, byte_count);
+    void *base = NULL;
+    if (error == 0) {
+        base = mmap(NULL, 2 * byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base == MAP_FAILED) error = errno;
+    }
+    for (int half = 0; half < 2 && error == 0; half++) {
+        void *address = (uint8_t *)base + half * byte_count;
+        if (mmap(address, byte_count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+            error = errno;
+            munmap(base, 2 * byte_count);
+        }
+    }
+    close(fd);
+    if (error == 0) *out_address = base;
+    return error;
+}
+
+void CLinux_ring_destroy(void *address, size_t byte_count) { munmap(address, 2 * byte_count); }
 
 void *CLinux_reserve(size_t byte_count) {
     void *base = mmap(NULL, byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -65,7 +65,7 @@ final class LoadSession: Sendable {
         disk.writeBackDelaySeconds = delaySeconds
         let start = nanosecondsNow()
         var configuration = Configuration(memoryCapacityBytes: 16 << 20, disk: disk)
-        configuration.onEvent = { [self] event in if event.severity == .warning { say("warning \(event.message)") } }
+        configuration.onEvent = { event in if event.severity == .warning { say("warning \(event.message)") } }
         let store = try BlockStore(configuration)
         // Half of the sessions begin before the index is there.
         if seed % 2 == 0, !store.waitUntilWarm() { say("cold \(store.statistics.diskProblem ?? "")") }

@@ -30,7 +30,7 @@ struct Disk: ParsableCommand {
     var blockBytes = ByteCount(1 << 20)
     @Option(help: "Bytes written and read in each round, of each kind.")
     var roundBytes = ByteCount(256 << 20)
-    @Option(help: "Memory cap of the store that spills; a segment is at most a sixteenth of it.")
+    @Option(help: "Memory cap of the store that spills; a segment is at most 7/128 of it.")
     var memory = ByteCount(1 << 30)
     @Option(help: "Reader threads of the store.")
     var readerThreads = 2

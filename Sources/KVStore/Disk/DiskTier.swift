@@ -3,9 +3,9 @@ internal import Synchronization
 /// The disk tier at work: opens the log, loads its index, writes what the core queued, reads what lookups claimed.
 ///
 /// Decisions are the core's (`StoreCore+Disk`); this class moves bytes. One writer thread does everything that changes
-/// the log, so nothing there needs a second thought about order; readers are many. How often a block's bytes are
-/// copied: see `EncodeAhead` for the way down, after which it is copied once more, into what the disk takes it from (see
-/// `SequentialFile`); see `ReadRun` for the way up. What crosses to the kernel is counted in a test.
+/// the log, so nothing there needs a second thought about order; readers are many. A block's bytes are copied once on
+/// the way down, from the slot into what the disk takes them from (see `SequentialFile`), and once on the way up (see
+/// `ReadRun`). What crosses to the kernel is counted in a test.
 final class DiskTier: Sendable {
     let configuration: DiskConfiguration
     let core: CoreLock
@@ -13,7 +13,6 @@ final class DiskTier: Sendable {
     let warmUp: WarmUp
     let segmentBytes: Int
     private let onEvent: (@Sendable (StoreEvent) -> Void)?
-    private let capacityForStaging: Int
     /// The open log. Readers take a reference under the lock and read outside it.
     private let log = Mutex<SegmentLog?>(nil)
     private let work = Monitor(Work())
@@ -61,7 +60,6 @@ final class DiskTier: Sendable {
         self.configuration = configuration
         self.core = core
         onEvent = store.onEvent
-        capacityForStaging = StoreCore.stagingBytes(store)
         segmentBytes = configuration.segmentBytes(spillBufferBytes: store.memoryCapacityBytes / 8)
         readers = ReaderPool(threadCount: configuration.readerThreads)
         warmUp = WarmUp(fraction: store.warmUpFraction)
@@ -70,7 +68,7 @@ final class DiskTier: Sendable {
     func start() {
         core.with { $0.disk.isWarming = true }
         let writer = DiskThread(name: "kvstore-write") { [self] in
-            let loop = DiskWriter(tier: self, stagingByteCount: capacityForStaging)
+            let loop = DiskWriter(tier: self)
             loop.run()
         }
         thread.withLock { $0 = writer }

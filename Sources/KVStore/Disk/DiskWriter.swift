@@ -9,9 +9,8 @@ final class DiskWriter {
     private var core: CoreLock { tier.core }
     private var configuration: DiskConfiguration { tier.configuration }
     private var log: SegmentLog?
-    private let staging: RecordBuffer
-    /// One thread that codes ahead of this one.
-    private let encoder = ReaderPool(threadCount: 1, name: "kvstore-code")
+    /// What segments are written in, kept from one to the next.
+    private let buffer = WriteBuffer()
     private var pauseSeconds = 0.5
     private var retryNanoseconds: UInt64?
     private var lastPartialSeal: UInt64 = 0
@@ -32,10 +31,7 @@ final class DiskWriter {
     /// above its cap for a moment.
     private var indexGrowthBytes: Int { max(2 << 20, configuration.capacityBytes / 512) }
 
-    init(tier: DiskTier, stagingByteCount: Int) {
-        self.tier = tier
-        staging = RecordBuffer(byteCount: stagingByteCount)
-    }
+    init(tier: DiskTier) { self.tier = tier }
 
     func run() {
         while !isStopping {
@@ -226,7 +222,7 @@ final class DiskWriter {
             // Rows of blocks that left the tier go first: a removed parent that is stored again must not find them.
             try forgetRows(atLeast: 1)
             // Begun before the batch is chosen: a removal after that is also about what is yet to be appended.
-            let writer = try log.beginSegment()
+            let writer = try log.beginSegment(buffer)
             let batch = core.with { $0.takeSpillBatch(maximumBytes: segmentBytes) }
             if batch.isEmpty { return }
             try write(batch, writer)
@@ -247,7 +243,6 @@ final class DiskWriter {
         var reclaims: [StoreCore.ReclaimPlan] = []
         let firstSequence = nextSequence
         nextSequence += UInt64(batch.count)
-        let ahead = encodeAhead(batch, firstSequence: firstSequence)
         do throws(KVStoreError) {
             reclaims = try planReclaims(for: batchBytes)
             var written: [SpillItem] = []
@@ -259,17 +254,11 @@ final class DiskWriter {
                 stored.append(byteCount)
             }
             for (number, item) in batch.enumerated() {
-                let row = makeRow(item, sequence: firstSequence + UInt64(number))
-                // The record is lent for the length of the closure.
-                let byteCount = try unsafe ahead.withRecord(number) { record throws(KVStoreError) -> Int in
-                    try unsafe writer.append(row, record: record)
-                    return record.count
-                }
+                stored.append(try append(item, sequence: firstSequence + UInt64(number), to: writer))
                 written.append(item)
-                stored.append(byteCount)
             }
             let sealed = try writer.seal()
-            writeSpeed.note(byteCount: sealed.info.fileByteCount, nanoseconds: sealed.writeNanoseconds)
+            writeSpeed.note(byteCount: sealed.info.fileByteCount, nanoseconds: sealed.waitNanoseconds)
             core.with { core in
                 core.finishSpill(
                     written,
@@ -280,7 +269,6 @@ final class DiskWriter {
                 )
             }
         } catch {
-            ahead.cancel()
             core.with { $0.failSpill(batch) }
             throw error
         }
@@ -326,15 +314,31 @@ final class DiskWriter {
         )
     }
 
-    /// Starts coding a batch on the encoder's thread.
-    private func encodeAhead(_ batch: [SpillItem], firstSequence: UInt64) -> EncodeAhead {
-        let jobs = batch.enumerated().compactMap { number, item -> EncodeAhead.Job? in
-            guard case .memory(_, let digest) = item.source else { return nil }
-            return EncodeAhead.Job(item: item, digest: digest, sequence: firstSequence + UInt64(number))
+    /// Codes a block from its slot straight into the segment's file. Returns the length of its record.
+    private func append(_ item: SpillItem, sequence: UInt64, to writer: SegmentWriter) throws(KVStoreError) -> Int {
+        guard case .memory(_, let digest) = item.source, let geometry = item.geometry, let memory = item.memory else {
+            preconditionFailure("a batch is of blocks in memory whose geometry is known (`canQueue`)")
         }
-        let ahead = EncodeAhead(jobs, codec: configuration.codec, conditions: conditions, staging: staging)
-        encoder.submit { ahead.run() }
-        return ahead
+        let identity = RecordIdentity(
+            key: item.key,
+            parent: item.parentKey,
+            fingerprint: item.fingerprint,
+            sequence: sequence
+        )
+        let longest = BlockRecord.maximumByteCount(rawByteCount: item.rawByteCount, geometry: geometry)
+        let row = try unsafe writer.append(makeRow(item, sequence: sequence), longest: longest) { room in
+            // The item's pin keeps the slot until the segment is finished or has failed.
+            unsafe BlockRecord.encode(
+                identity,
+                geometry: geometry,
+                codec: configuration.codec,
+                conditions: conditions,
+                raw: memory.bytes(item.rawByteCount),
+                rawDigest: digest,
+                into: room
+            )
+        }
+        return Int(row.storedByteCount)
     }
 
     /// Appends a record to be carried over; nil when it cannot be read (its block is dropped with the old segment).
@@ -414,26 +418,7 @@ final class DiskWriter {
             tier.setLog(nil)
             log.close()
         }
-        encoder.stop()
         tier.setState(.stopped)
         answerWaiters(reason: "the store is closed")
-    }
-}
-
-/// Page-aligned scratch memory of a fixed size, from the kernel and not from Swift's allocator, which aborts when memory
-/// runs out. Untouched pages cost nothing.
-@safe
-final class RecordBuffer {
-    let bytes: UnsafeMutableRawBufferPointer
-
-    init(byteCount: Int) {
-        let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        // mmap of a few megabytes only fails when address space is limited; then no block can be encoded.
-        let isMapped = unsafe address != MAP_FAILED
-        unsafe bytes = UnsafeMutableRawBufferPointer(start: isMapped ? address : nil, count: isMapped ? byteCount : 0)
-    }
-
-    deinit {
-        if let base = unsafe bytes.baseAddress { unsafe munmap(base, bytes.count) }
     }
 }

@@ -22,6 +22,8 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     private var count = 0
     private var keyByteCount = 0
     private var valueByteCount = 0
+    /// Of the value before, which the next will be about as long as.
+    private var lastValueByteCount: Int?
 
     static let formatVersion: UInt32 = 5
     static let checksumXXH3: UInt8 = 4
@@ -37,13 +39,16 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     private static let keySuffix: UInt64 = 1
 
     /// Makes the file.
-    init(path: String) throws(KVStoreError) {
+    init(path: String, _ buffer: WriteBuffer) throws(KVStoreError) {
         guard let digest = XXH3.Stream() else { throw KVStoreError(.io, "no memory for writing \(path)") }
         self.digest = digest
-        file = try SequentialFile(path: path)
+        file = try SequentialFile(path: path, buffer: buffer)
     }
 
     var byteCount: Int { file.byteCount }
+
+    /// What was waited for the disk.
+    var waitNanoseconds: UInt64 { file.waitNanoseconds }
 
     /// Keys must ascend. After an error the file is of no use.
     func put(key: [UInt8], value: UnsafeRawBufferPointer) throws(KVStoreError) {
@@ -59,11 +64,47 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         restarts.append(UInt32(0))
         restarts.append(UInt32(1))
         try append(restarts.bytes)
-        let handle = try endBlock(from: start)
+        note(key, valueByteCount: value.count, at: try endBlock(from: start))
+    }
+
+    /// As above, for a value of up to `longest` bytes that `encode` writes to its place in the file; it says how many.
+    func put(
+        key: [UInt8],
+        longest: Int,
+        _ encode: (UnsafeMutableRawBufferPointer) -> Int
+    ) throws(KVStoreError) -> Int {
+        let start = file.byteCount
+        let headByteCount = Self.head(key: key, valueByteCount: lastValueByteCount ?? longest).count
+        let endByteCount = Self.restartsByteCount + Self.blockTrailerByteCount
+        let room = try unsafe file.room(Self.headByteCount(lengthByteCount: 5) + longest + endByteCount)
+        // In range, as everything below: the room is for the longest value and the longest head.
+        let place = headByteCount..<headByteCount + longest
+        let count = unsafe encode(UnsafeMutableRawBufferPointer(rebasing: room[place]))
+        precondition(count <= longest, "a value of \(count) bytes in a room for \(longest)")
+        lastValueByteCount = count
+        let head = Self.head(key: key, valueByteCount: count)
+        if head.count != headByteCount {
+            // The length of the value takes more or fewer bytes than that of the one before.
+            let value = unsafe UnsafeRawBufferPointer(rebasing: room[headByteCount..<headByteCount + count])
+            unsafe UnsafeMutableRawBufferPointer(rebasing: room[head.count...]).copyMemory(from: value)
+        }
+        unsafe room.copyBytes(from: head)
+        let end = head.count + count
+        unsafe UnsafeMutableRawBufferPointer(rebasing: room[end...]).copyBytes(from: [0, 0, 0, 0, 1, 0, 0, 0])
+        let handle = TableHandle(offset: start, byteCount: end + Self.restartsByteCount)
+        let digest = unsafe XXH3.digest(UnsafeRawBufferPointer(rebasing: room[..<handle.byteCount]))
+        unsafe room[handle.byteCount] = 0
+        unsafe LittleEndian.store(UInt32(truncatingIfNeeded: digest), to: room, at: handle.byteCount + 1)
+        try file.advance(handle.byteCount + Self.blockTrailerByteCount)
+        note(key, valueByteCount: count, at: handle)
+        return count
+    }
+
+    private func note(_ key: [UInt8], valueByteCount: Int, at handle: TableHandle) {
         index.append(key: key, handle: handle)
         count += 1
         keyByteCount += key.count + 8
-        valueByteCount += value.count
+        self.valueByteCount += valueByteCount
     }
 
     /// What is before the value in a block of data.

@@ -190,7 +190,9 @@ package final class SegmentLog: Sendable {
     // MARK: Writing segments
 
     /// Starts a segment. Its records are in the log once it is sealed, and not before.
-    package func beginSegment() throws(KVStoreError) -> SegmentWriter {
+    ///
+    /// - Parameter buffer: what the file is made in; nobody else's until the segment is sealed or abandoned.
+    func beginSegment(_ buffer: WriteBuffer = WriteBuffer()) throws(KVStoreError) -> SegmentWriter {
         let segment = try writing.withLock { state throws(KVStoreError) in
             try ensureWritable(state)
             return catalog.withLock { catalog in
@@ -203,7 +205,7 @@ package final class SegmentLog: Sendable {
             }
         }
         do throws(KVStoreError) {
-            return try SegmentWriter(segment: segment, path: directory.incomingSegmentPath(segment), log: self)
+            return try SegmentWriter(segment: segment, path: directory.incomingSegmentPath(segment), buffer, log: self)
         } catch {
             endWriting(segment)
             throw error

@@ -13,15 +13,14 @@ package final class SegmentWriter: Sendable {
         /// Rows that are not: removed while the segment was open, or carried over from a place where their block no
         /// longer was. Their records stay in the segment, unreachable.
         package var staleRows: [IndexRow]
-        /// What writing and syncing the file took; see `WriteSpeed`.
-        package var writeNanoseconds: UInt64 = 0
+        /// What was waited for the disk; see `WriteSpeed`.
+        package var waitNanoseconds: UInt64 = 0
     }
 
     private struct State {
         var file: SegmentFile?
         var footer: SegmentFooter
         var recordByteCount = 0
-        var writeNanoseconds: UInt64 = 0
     }
 
     package let segment: UInt32
@@ -29,13 +28,13 @@ package final class SegmentWriter: Sendable {
     private let path: String
     private let state: Mutex<State>
 
-    init(segment: UInt32, path: String, log: SegmentLog) throws(KVStoreError) {
+    init(segment: UInt32, path: String, _ buffer: WriteBuffer, log: SegmentLog) throws(KVStoreError) {
         self.segment = segment
         self.path = path
         self.log = log
         state = Mutex(State(file: nil, footer: SegmentFooter(segment: segment)))
         do throws(KVStoreError) {
-            let file = try SegmentFile(path: path)
+            let file = try SegmentFile(path: path, buffer)
             state.withLock { $0.file = file }
         } catch {
             abandon()
@@ -62,26 +61,50 @@ package final class SegmentWriter: Sendable {
         record: UnsafeRawBufferPointer,
         carriedFrom origin: RecordPosition? = nil
     ) throws(KVStoreError) -> IndexRow {
+        try append(row, origin) { file, key throws(KVStoreError) in
+            // The caller's buffer lives for the length of this call.
+            try unsafe file.put(key: key, value: record)
+            return record.count
+        }
+    }
+
+    /// Adds a record that `encode` writes where the disk takes it from.
+    ///
+    /// - Parameters:
+    ///   - longest: The most bytes that it can have.
+    ///   - encode: Writes the record to the start of its room, and says how long it is.
+    func append(
+        _ row: IndexRow,
+        longest: Int,
+        _ encode: (UnsafeMutableRawBufferPointer) -> Int
+    ) throws(KVStoreError) -> IndexRow {
+        try append(row, nil) { file, key throws(KVStoreError) in
+            try unsafe file.put(key: key, longest: longest, encode)
+        }
+    }
+
+    private func append(
+        _ row: IndexRow,
+        _ origin: RecordPosition?,
+        _ put: (SegmentFile, [UInt8]) throws(KVStoreError) -> Int
+    ) throws(KVStoreError) -> IndexRow {
         try state.withLock { state throws(KVStoreError) in
             guard let file = state.file else { throw Self.unusable(segment) }
             var row = row
             row.segment = segment
             row.ordinal = UInt32(state.footer.entries.count)
-            row.storedByteCount = UInt32(clamping: record.count)
             precondition(row.ordinal < IndexEncoding.footerOrdinal, "a segment cannot hold more records")
             // Noted before the record is written: a removal from here on is also about this record.
             log.noteRecordCount(Int(row.ordinal) + 1, of: segment)
-            let start = monotonicNanoseconds()
             do throws(KVStoreError) {
-                // The caller's buffer lives for the length of this call.
-                try unsafe file.put(key: IndexEncoding.recordKey(row.position), value: record)
+                let byteCount = try put(file, IndexEncoding.recordKey(row.position))
+                row.storedByteCount = UInt32(clamping: byteCount)
+                state.recordByteCount += byteCount
             } catch {
                 drop(&state)
                 throw error
             }
             state.footer.entries.append(SegmentFooter.Entry(row: row, origin: origin))
-            state.recordByteCount += record.count
-            state.writeNanoseconds += monotonicNanoseconds() - start
             return row
         }
     }
@@ -97,21 +120,19 @@ package final class SegmentWriter: Sendable {
             state.footer.namespaces = log.descriptions(for: state.footer.entries)
             let key = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: IndexEncoding.footerOrdinal))
             let footerBytes = state.footer.encoded()
-            let start = monotonicNanoseconds()
             // `put` throws KVStoreError only; closures of withUnsafeBytes lose the type, hence the detour.
             let outcome = unsafe footerBytes.withUnsafeBytes { buffer in
                 Result { () throws(KVStoreError) in try unsafe file.put(key: key, value: buffer) }
             }
             try outcome.get()
             try file.finish()
-            state.writeNanoseconds += monotonicNanoseconds() - start
             let info = SegmentInfo(
                 id: segment,
                 recordCount: state.footer.entries.count,
                 fileByteCount: file.byteCount
             )
             var sealed = try log.add(info, file: path, entries: state.footer.entries)
-            sealed.writeNanoseconds = state.writeNanoseconds
+            sealed.waitNanoseconds = file.waitNanoseconds
             return sealed
         }
     }

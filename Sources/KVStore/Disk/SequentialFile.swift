@@ -3,71 +3,89 @@ internal import Glibc
 /// A new file that is written from front to back around the page cache, by a thread of its own: while one chunk is on
 /// its way to the disk, the next is filled.
 ///
-/// A byte is copied once, into a chunk, and the kernel takes it from there. What is left at the end, less than a page,
-/// goes through the page cache, and so does everything where the file system has no direct writes. An error of the
-/// thread shows at a later `append`, or in `finish`. One caller at a time.
+/// What is appended is written to where the kernel takes it from: by the caller himself, into the room that he asks for,
+/// or copied there. What is left at the end, less than a page, goes through the page cache, and so does everything where
+/// the file system has no direct writes. An error of the thread shows at a later call, or in `finish`. One caller at a
+/// time.
 final class SequentialFile {
     /// One request to the disk.
     static let chunkByteCount = 1 << 20
-    /// One being filled, one being written, one waiting.
-    static let chunkCount = 3
 
     private let path: String
     private let chunks: ChunkWriter
     private var thread: DiskThread?
-    /// Chunks that were handed over.
-    private var filledCount = 0
-    /// Bytes in the chunk that is being filled.
-    private var fill = 0
+    /// Bytes appended so far.
+    private(set) var byteCount = 0
+    /// Time that was spent waiting for the disk.
+    private(set) var waitNanoseconds: UInt64 = 0
 
     /// Makes the file, readable by this user only.
-    init(path: String) throws(KVStoreError) {
+    ///
+    /// - Parameter buffer: what it is made in; nobody else's until the file is finished or gone.
+    init(path: String, buffer: WriteBuffer) throws(KVStoreError) {
         self.path = path
-        chunks = try ChunkWriter(path: path)
+        chunks = try ChunkWriter(path: path, buffer: buffer)
     }
 
     deinit { endThread() }
 
-    /// Bytes appended so far.
-    var byteCount: Int { filledCount * Self.chunkByteCount + fill }
+    private var fullChunkCount: Int { byteCount / Self.chunkByteCount }
+
+    /// The place of the next `count` bytes, in one piece; valid until the next call. `advance` appends what of it was
+    /// filled.
+    func room(_ count: Int) throws(KVStoreError) -> UnsafeMutableRawBufferPointer {
+        if !chunks.buffer.hasRoom(for: count) {
+            try waitUntilWritten(fullChunkCount)
+            try chunks.buffer.grow(for: count, keeping: fullChunkCount * Self.chunkByteCount..<byteCount, path)
+        }
+        let overtaken = byteCount + count - chunks.buffer.byteCount
+        try waitUntilWritten((max(0, overtaken) + Self.chunkByteCount - 1) / Self.chunkByteCount)
+        return unsafe chunks.buffer.bytes(at: byteCount, count: count)
+    }
+
+    /// Appends the first `count` bytes of the room.
+    func advance(_ count: Int) throws(KVStoreError) {
+        let before = fullChunkCount
+        byteCount += count
+        guard fullChunkCount > before else { return }
+        if thread == nil {
+            thread = DiskThread(name: "kvstore-io") { [chunks] in chunks.run() }
+        }
+        chunks.submit(fullChunkCount)
+        // Without a thread there is no hurry, but there must be an end.
+        if thread?.isRunning != true { chunks.writeSubmitted() }
+    }
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(KVStoreError) {
-        var offset = 0
-        while offset < bytes.count {
-            if fill == Self.chunkByteCount { try handOver() }
-            let count = min(bytes.count - offset, Self.chunkByteCount - fill)
-            // The chunk is ours until it is handed over, and `count` bytes are left in it.
-            unsafe UnsafeMutableRawBufferPointer(rebasing: chunks.chunk(filledCount)[fill..<fill + count])
-                .copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count]))
-            offset += count
-            fill += count
+        for start in stride(from: 0, to: bytes.count, by: Self.chunkByteCount) {
+            let end = min(bytes.count, start + Self.chunkByteCount)
+            // The room is as long as the piece.
+            try unsafe room(end - start).copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            try advance(end - start)
         }
     }
 
     /// Writes what is left and syncs the file. Of no further use afterwards.
     func finish() throws(KVStoreError) {
-        try chunks.waitUntilWritten(filledCount)
+        try waitUntilWritten(fullChunkCount)
+        let start = monotonicNanoseconds()
+        defer { waitNanoseconds += monotonicNanoseconds() - start }
         endThread()
-        let direct = fill & ~(ChunkWriter.alignment - 1)
+        let written = fullChunkCount * Self.chunkByteCount
         // Nobody else writes any more.
-        let rest = unsafe UnsafeRawBufferPointer(chunks.chunk(filledCount))
-        try unsafe chunks.write(UnsafeRawBufferPointer(rebasing: rest[..<direct]), at: byteCount - fill)
+        let rest = unsafe UnsafeRawBufferPointer(chunks.buffer.bytes(at: written, count: byteCount - written))
+        let direct = rest.count & ~(pageByteCount - 1)
+        try unsafe chunks.write(UnsafeRawBufferPointer(rebasing: rest[..<direct]), at: written)
         chunks.useCache()
-        try unsafe chunks.write(UnsafeRawBufferPointer(rebasing: rest[direct..<fill]), at: byteCount - fill + direct)
+        try unsafe chunks.write(UnsafeRawBufferPointer(rebasing: rest[direct...]), at: written + direct)
         try chunks.synchronize()
     }
 
-    /// Gives the full chunk to the thread and waits for the next to be free.
-    private func handOver() throws(KVStoreError) {
-        if thread == nil {
-            thread = DiskThread(name: "kvstore-io") { [chunks] in chunks.run() }
-        }
-        filledCount += 1
-        fill = 0
-        chunks.submit(filledCount)
-        // Without a thread there is no hurry, but there must be an end.
-        if thread?.isRunning != true { chunks.writeSubmitted() }
-        try chunks.waitUntilWritten(filledCount - Self.chunkCount + 1)
+    /// Waits until the chunks below `count` are written.
+    private func waitUntilWritten(_ count: Int) throws(KVStoreError) {
+        let start = monotonicNanoseconds()
+        defer { waitNanoseconds += monotonicNanoseconds() - start }
+        try chunks.waitUntilWritten(count)
     }
 
     private func endThread() {
@@ -77,7 +95,44 @@ final class SequentialFile {
     }
 }
 
-/// The chunks of a file in the making, and the file.
+/// What files are written in, one after the other: a ring of chunks that grows with the longest piece that was asked for
+/// and stays as it is from file to file.
+///
+/// @unchecked Sendable: belongs to the caller of the file that uses it; its thread looks only at chunks that were
+/// submitted, and the ring is not changed while there are any.
+final class WriteBuffer: @unchecked Sendable {
+    private var ring: RingBuffer?
+
+    var byteCount: Int { ring?.byteCount ?? 0 }
+
+    /// Besides the piece there is a chunk that is not full yet, and one on its way.
+    private static func byteCount(for count: Int) -> Int {
+        roundUp(count, to: SequentialFile.chunkByteCount) + 2 * SequentialFile.chunkByteCount
+    }
+
+    func hasRoom(for count: Int) -> Bool { Self.byteCount(for: count) <= byteCount }
+
+    /// - Parameter kept: the part of the file that is to be in the new ring, too.
+    func grow(for count: Int, keeping kept: Range<Int>, _ path: String) throws(KVStoreError) {
+        guard let larger = RingBuffer(byteCount: Self.byteCount(for: count)) else {
+            throw KVStoreError(.io, "no memory for writing \(path)")
+        }
+        if let ring {
+            // Both hold a chunk at least, and `kept` is less.
+            let bytes = unsafe UnsafeRawBufferPointer(ring.bytes(at: kept.lowerBound, count: kept.count))
+            unsafe larger.bytes(at: kept.lowerBound, count: kept.count).copyMemory(from: bytes)
+        }
+        ring = larger
+    }
+
+    /// The place of a part of the file; valid until the ring grows.
+    func bytes(at offset: Int, count: Int) -> UnsafeMutableRawBufferPointer {
+        guard let ring else { return unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0) }
+        return unsafe ring.bytes(at: offset, count: count)
+    }
+}
+
+/// The file, and how far it is.
 ///
 /// @unchecked Sendable: a chunk belongs to the thread from `submit` until it counts as written, both under the monitor,
 /// and to the file's owner otherwise; the descriptor does not change.
@@ -90,30 +145,18 @@ private final class ChunkWriter: @unchecked Sendable {
         var failure: KVStoreError?
     }
 
-    /// What direct writes want of offsets, lengths and addresses, on any disk that we know of.
-    static let alignment = 4096
-
+    let buffer: WriteBuffer
     private let path: String
     private let descriptor: Int32
-    private let buffer: RecordBuffer
     private let progress = Monitor(Progress())
 
-    init(path: String) throws(KVStoreError) {
+    init(path: String, buffer: WriteBuffer) throws(KVStoreError) {
         self.path = path
-        buffer = RecordBuffer(byteCount: SequentialFile.chunkByteCount * SequentialFile.chunkCount)
-        guard unsafe !buffer.bytes.isEmpty else { throw KVStoreError(.io, "no memory for writing \(path)") }
+        self.buffer = buffer
         descriptor = try DiskFiles.createForDirectWrites(path)
     }
 
     deinit { close(descriptor) }
-
-    func chunk(_ number: Int) -> UnsafeMutableRawBufferPointer {
-        let start = number % SequentialFile.chunkCount * SequentialFile.chunkByteCount
-        // In range: the buffer has that many chunks.
-        return unsafe UnsafeMutableRawBufferPointer(
-            rebasing: buffer.bytes[start..<start + SequentialFile.chunkByteCount]
-        )
-    }
 
     // MARK: The owner's
 
@@ -160,8 +203,10 @@ private final class ChunkWriter: @unchecked Sendable {
         }
         guard let next, let number = next else { return false }
         do throws(KVStoreError) {
+            let offset = number * SequentialFile.chunkByteCount
             // Ours until it counts as written.
-            try unsafe write(UnsafeRawBufferPointer(chunk(number)), at: number * SequentialFile.chunkByteCount)
+            let bytes = unsafe buffer.bytes(at: offset, count: SequentialFile.chunkByteCount)
+            try unsafe write(UnsafeRawBufferPointer(bytes), at: offset)
             progress.update { $0.writtenCount += 1 }
             return true
         } catch {

@@ -77,6 +77,53 @@ final class Region {
     }
 }
 
+/// Memory whose end is followed by its beginning: any `byteCount` bytes of it are in one piece, wherever they begin.
+///
+/// @unchecked Sendable: the address does not change; who may touch which bytes is its owner's affair.
+@safe
+final class RingBuffer: @unchecked Sendable {
+    let byteCount: Int
+    private let base: UnsafeMutableRawPointer
+
+    /// Nil when there is no memory.
+    ///
+    /// - Precondition: `byteCount` is whole pages.
+    init?(byteCount: Int) {
+        var address: UnsafeMutableRawPointer?
+        // The C call fills it on success.
+        guard unsafe CLinux_ring_create(byteCount, &address) == 0, let address = unsafe address else { return nil }
+        self.byteCount = byteCount
+        unsafe base = address
+    }
+
+    deinit { unsafe CLinux_ring_destroy(base, byteCount) }
+
+    /// The bytes that position `start` of an endless sequence and those after it fall on; valid as long as the buffer.
+    func bytes(at start: Int, count: Int) -> UnsafeMutableRawBufferPointer {
+        precondition(start >= 0 && count <= byteCount, "\(count) bytes of a ring of \(byteCount)")
+        // In range: begins in the first half, and the second is as long as the longest piece.
+        return unsafe UnsafeMutableRawBufferPointer(start: base + start % byteCount, count: count)
+    }
+}
+
+/// Page-aligned scratch memory of a fixed size, from the kernel and not from Swift's allocator, which aborts when memory
+/// runs out. Untouched pages cost nothing.
+@safe
+final class RecordBuffer {
+    let bytes: UnsafeMutableRawBufferPointer
+
+    init(byteCount: Int) {
+        let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        // mmap of a megabyte only fails when address space is limited; then nothing can be read into it.
+        let isMapped = unsafe address != MAP_FAILED
+        unsafe bytes = UnsafeMutableRawBufferPointer(start: isMapped ? address : nil, count: isMapped ? byteCount : 0)
+    }
+
+    deinit {
+        if let base = unsafe bytes.baseAddress { unsafe munmap(base, bytes.count) }
+    }
+}
+
 /// Gives a thread the name that `top -H` and debuggers show; at most 15 bytes.
 func nameThread(_ thread: pthread_t, _ name: String) {
     _ = unsafe CLinux_name_thread(UInt(thread), name)

@@ -22,16 +22,32 @@ import Testing
 
     /// Lengths around everything that is cut somewhere: pages, pieces that are hashed, chunks that are written.
     private static func lengths(_ random: inout SeededRandom, least: Int) -> [Int] {
-        let edges = [4096, 64 << 10, SequentialFile.chunkByteCount, 2 * SequentialFile.chunkByteCount]
+        let edges = [4096, 1 << 14, 64 << 10, SequentialFile.chunkByteCount, 2 * SequentialFile.chunkByteCount]
         return (0..<Int.random(in: 1...12, using: &random)).map { _ in
             let near = edges.randomElement(using: &random)! + Int.random(in: -80...80, using: &random)
             return max(least, Bool.random(using: &random) ? near : Int.random(in: 0...200_000, using: &random))
         }
     }
 
-    private static func writeOurs(_ records: Records, _ path: String) throws -> Int {
-        let file = try SegmentFile(path: path)
+    /// - Parameter spare: For each value, how much more room it is given than it needs, to be written there in place; nil
+    ///   for one that is copied.
+    private static func writeOurs(
+        _ records: Records,
+        _ path: String,
+        _ buffer: WriteBuffer,
+        spare: () -> Int?
+    ) throws -> Int {
+        let file = try SegmentFile(path: path, buffer)
         for (key, value) in records {
+            if let spare = spare() {
+                let longest = value.count + spare
+                let count = try file.put(key: key, longest: longest) { room in
+                    room.copyBytes(from: value)
+                    return value.count
+                }
+                #expect(count == value.count)
+                continue
+            }
             let outcome = value.withUnsafeBytes { buffer in
                 Result { () throws(KVStoreError) in try file.put(key: key, value: buffer) }
             }
@@ -117,11 +133,14 @@ import Testing
 
     @Test func `A file holds what RocksDB's own writer makes of the same records`() throws {
         let scratch = DiskScratch()
+        let buffer = WriteBuffer()
         for seed in TestScale.seeds(default: 12, full: 200) {
             var random = SeededRandom(seed: seed)
             // Smaller records would share a block of theirs; of ours each has its own.
             let records = Self.records(Self.lengths(&random, least: 4200))
-            let byteCount = try Self.writeOurs(records, scratch.path + "/ours")
+            let byteCount = try Self.writeOurs(records, scratch.path + "/ours", buffer) {
+                Bool.random(using: &random) ? Int.random(in: 0...3000, using: &random) : nil
+            }
             try Self.writeTheirs(records, scratch.path + "/theirs")
             let ours = [UInt8](try Data(contentsOf: URL(filePath: scratch.path + "/ours")))
             let theirs = [UInt8](try Data(contentsOf: URL(filePath: scratch.path + "/theirs")))
@@ -190,6 +209,19 @@ import Testing
         let again = try scratch.open()
         #expect(again.recovery.wasRepaired)
         #expect(again.segments().map(\.id) == [second])
+    }
+
+    @Test func `A buffer grows with the longest record and is used again`() throws {
+        let scratch = DiskScratch()
+        let buffer = WriteBuffer()
+        #expect(buffer.byteCount == 0)
+        for (number, lengths) in [[5000, 5 << 20, 100], [3 << 20, 5 << 20, 3 << 20, 3]].enumerated() {
+            let path = scratch.path + "/\(number)"
+            _ = try Self.writeOurs(Self.records(lengths), path, buffer) { 0 }
+            // The record with its head takes a sixth chunk; one is not full, one on its way.
+            #expect(buffer.byteCount == 8 << 20)
+            #expect(try TableFile.isIntact(path, includingEnds: true))
+        }
     }
 
     @Test func `A writer that is abandoned in the middle leaves nothing`() throws {
