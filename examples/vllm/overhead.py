@@ -2,7 +2,8 @@
 
     python overhead.py [--model DIRECTORY] [--length 2048] [--rounds 6] [--json FILE]
 
-Both engines live through the whole run. In each round both answer the same few prompts, one straight after the other,
+Both engines live through the whole run. The daemon's memory is full when it is measured, as it is most of its life: until
+then every block also takes fresh pages, which the kernel clears (`--empty` measures that). In each round both answer the same few prompts, one straight after the other,
 which neither has seen before; the order changes from round to round, and between two groups the daemon has time to write
 down what it got. So the first prompt of a group shows what storing costs a request, and those behind it what it costs in
 addition that the daemon writes down one prompt while the next is computed.
@@ -24,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
+import kvstore  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_model  # noqa: E402
@@ -31,6 +33,8 @@ from processes import EngineProcess, kvstore_transfer, random_tokens  # noqa: E4
 
 GROUP = 3
 WRITE_BACK_SECONDS = 1
+# An eighth of it is for places that blocks are prepared in, of which a connection gets a third: a prompt's, just.
+MEMORY_GIB = 4
 
 
 @dataclass
@@ -68,17 +72,40 @@ def group(engine: EngineProcess) -> list[float]:
     return [result["firstTokenMilliseconds"] for result in results]
 
 
-def measure(job: Job, directory: Path, length: int, rounds: int) -> list[Round]:
+def fill(daemon: Daemon) -> None:
+    """Stores blocks of the engine's size until the daemon's memory is full."""
+    daemon.flush()
+    store = daemon.statistics()["store"]
+    block_bytes = store["spilledRawBytes"] // store["spilledBlocks"]
+    with kvstore.Store.connect(daemon.socket, timeout_ms=30_000, client_name="filler") as client:
+        space = client.namespace(kvstore.Identity(model="filler", opaque_block_bytes=block_bytes, tokens_per_block=128))
+        for number in range((MEMORY_GIB << 30) // block_bytes):
+            space.put(space.prefix(keys=[f"filler {number}".encode()]), os.urandom(4096) * (block_bytes // 4096))
+    daemon.flush()
+    memory = daemon.statistics()["store"]["memory"]
+    print(f"the daemon holds {memory['bytes'] >> 20} MiB in memory", flush=True)
+    assert memory["bytes"] > 0.9 * memory["capacityBytes"], "memory is not full"
+
+
+def measure(job: Job, directory: Path, length: int, rounds: int, empty: bool) -> list[Round]:
     daemon = Daemon(
-        directory / "daemon", memory="8GiB", disk="16GiB", staging="320MiB", write_back=f"{WRITE_BACK_SECONDS}s"
+        directory / "daemon",
+        memory=f"{MEMORY_GIB}GiB",
+        disk="16GiB",
+        staging="160MiB",
+        write_back=f"{WRITE_BACK_SECONDS}s",
     )
-    job.requests = requests(length, rounds, seed=int(time.time()))
+    job.requests = requests(length, rounds + 1, seed=int(time.time()))
     storing = replace(job, kv_transfer=kvstore_transfer(daemon.socket, timeout_ms=2000))
     found = []
     with daemon, EngineProcess(job, directory, "without") as plain, EngineProcess(storing, directory, "storing") as ours:
         for engine in (plain, ours):
             engine.wait_until_ready()
             engine.results()
+            group(engine)
+        if not empty:
+            fill(daemon)
+        saved_before = daemon.statistics()["store"]["committedBlocks"]
         for round in range(rounds):
             times: dict[bool, list[float]] = {}
             for with_store in (False, True) if round % 2 == 0 else (True, False):
@@ -93,7 +120,7 @@ def measure(job: Job, directory: Path, length: int, rounds: int) -> list[Round]:
                 f"storing {statistics.mean(times[True]):.0f} ms",
                 flush=True,
             )
-        stored = daemon.statistics()["store"]["memory"]["blocks"]
+        stored = daemon.statistics()["store"]["committedBlocks"] - saved_before
     assert stored * 128 >= GROUP * rounds * (length - 128), f"only {stored} blocks were stored"
     return found
 
@@ -105,6 +132,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--empty", action="store_true", help="measure while the daemon's memory still fills")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -112,7 +140,8 @@ def main() -> int:
         model = given.model or directory / "model"
         if not given.model:
             make_model(model, given.preset, dtype=given.dtype)
-        rounds = measure(Job(str(model), dtype=given.dtype, processes=True), directory, given.length, given.rounds)
+        job = Job(str(model), dtype=given.dtype, processes=True)
+        rounds = measure(job, directory, given.length, given.rounds, given.empty)
     parts = {"first": slice(0, 1), "following": slice(1, GROUP), "all": slice(0, GROUP)}
     ratios = {name: sorted(round.ratio(part) for round in rounds) for name, part in parts.items()}
     without = statistics.median(value for round in rounds for value in round.without)
