@@ -1,5 +1,6 @@
-import KVStore
 import Testing
+
+@testable import KVStore
 
 @Suite("Block records")
 struct BlockRecordTests {
@@ -33,6 +34,28 @@ struct BlockRecordTests {
                 #expect(found.identity == RecordSample.identity)
                 #expect(found.rawByteCount == raw.count && found.storedByteCount == record.count)
             }
+        }
+    }
+
+    @Test("a record is the same through a window that it does not fit into", arguments: CodecChoice.allCases)
+    func windows(codec: CodecChoice) throws {
+        var random = RecordRandom(seed: 3)
+        for raw in [Self.noise, Self.text, [UInt8](repeating: 0, count: 700_001)] {
+            let record = RecordSample.encode(raw, geometry: RecordSample.opaque(.bf16), codec: codec)
+            for windowByteCount in [262_144, 300_000, 524_288, record.count] {
+                var window = RecordWindow(record, windowByteCount: windowByteCount)
+                #expect(try window.decode(rawByteCount: raw.count) == raw, "\(windowByteCount)")
+            }
+            // A unit of noise is as long as it is, so nothing is lent.
+            var tooSmall = RecordWindow(record, windowByteCount: 4096)
+            if record.count > 300_000 {
+                #expect(throws: RecordDamage.truncated) { try tooSmall.decode(rawByteCount: raw.count) }
+            }
+            var damaged = record
+            let place = Int.random(in: 240..<record.count, using: &random)
+            damaged[place] ^= 1 << UInt8.random(in: 0..<8, using: &random)
+            var window = RecordWindow(damaged, windowByteCount: 262_144)
+            #expect(throws: RecordDamage.self, "byte \(place)") { try window.decode(rawByteCount: raw.count) }
         }
     }
 

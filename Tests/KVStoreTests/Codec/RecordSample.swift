@@ -1,5 +1,6 @@
 import Glibc
-import KVStore
+
+@testable import KVStore
 
 /// A pseudo-random sequence that a seed determines, so that a failure can be repeated.
 struct RecordRandom: RandomNumberGenerator {
@@ -124,5 +125,53 @@ enum RecordSample {
         put(digest(224..<record.count), at: 128 + 48, count: 8)
         put(digest(128..<220), at: 128 + 92, count: 4)
         put(digest(0..<120), at: 120, count: 8)
+    }
+}
+
+/// A record of which only some bytes are at hand at a time, as from a file. What was lent before is overwritten.
+struct RecordWindow: RecordSource {
+    private let record: [UInt8]
+    private let window: UnsafeMutableRawBufferPointer
+    private var held = 0..<0
+
+    init(_ record: [UInt8], windowByteCount: Int) {
+        self.record = record
+        window = .allocate(byteCount: windowByteCount, alignment: 16)
+    }
+
+    var byteCount: Int { record.count }
+    var windowByteCount: Int { window.count }
+
+    func heldByteCount(from offset: Int) -> Int { held.contains(offset) ? held.upperBound - offset : 0 }
+
+    mutating func lend(_ range: Range<Int>) -> UnsafeRawBufferPointer? {
+        guard range.count <= window.count, range.upperBound <= record.count else { return nil }
+        if range.lowerBound < held.lowerBound || range.upperBound > held.upperBound {
+            for index in window.indices { window[index] = 0xA5 }
+            held = range.lowerBound..<min(record.count, range.lowerBound + window.count)
+            window.copyBytes(from: record[held])
+        }
+        let start = range.lowerBound - held.lowerBound
+        return UnsafeRawBufferPointer(rebasing: window[start..<start + range.count])
+    }
+
+    /// Of no further use afterwards.
+    mutating func decode(rawByteCount: Int) throws(RecordDamage) -> [UInt8] {
+        defer { window.deallocate() }
+        let identity = RecordSample.identity
+        var slot = [UInt8](repeating: 0, count: rawByteCount)
+        let result = slot.withUnsafeMutableBytes { slot in
+            Result { () throws(RecordDamage) in
+                try BlockRecord.decode(
+                    from: &self,
+                    expectingKey: identity.key,
+                    fingerprint: identity.fingerprint,
+                    into: slot
+                )
+            }
+        }
+        let digest = try result.get()
+        precondition(slot.withUnsafeBytes { XXH3.digest($0) } == digest, "the digest is not that of the slot")
+        return slot
     }
 }
