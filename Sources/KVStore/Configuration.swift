@@ -140,8 +140,8 @@ public struct DiskConfiguration: Sendable {
 
     /// Bytes of records in one segment: `clamp(cap / 64, 1 MiB, 256 MiB)`, but no more than 7/16 of the spill buffer, so
     /// that the next segment is there in full when one is written; with a half it was not quite, and the disk waited a
-    /// tenth of the time. Segments of 4 MiB under a cap of 188 MiB were too coarse for
-    /// reclaim and made the room that is kept free for the next one too dear.
+    /// tenth of the time. Segments of 4 MiB under a cap of 188 MiB were too coarse for reclaim and made the room that is
+    /// kept free for the next one too dear.
     func segmentBytes(spillBufferBytes: Int) -> Int {
         max(256 << 10, min(max(1 << 20, min(capacityBytes / 64, 256 << 20)), spillBufferBytes * 7 / 16))
     }

@@ -17,7 +17,8 @@ final class CodecScratch: @unchecked Sendable {  // Only its borrower touches it
     /// More is given back after use; units are at most about 1 MiB unless one token alone is larger.
     private static let keptByteCount = 4 << 20
     private static let keptUnitCount = 1 << 14
-    private static let poolLimit = 64
+    /// As many as code at once on most machines: what one holds is never given back.
+    private static let poolLimit = 4
     private static let pool = Mutex<[CodecScratch]>([])
 
     init() { unsafe bytes = UnsafeMutableRawBufferPointer(start: nil, count: 0) }

@@ -178,6 +178,8 @@ enum Frame {
         into work: CodecScratch,
         hashing stream: XXH3.Stream
     ) throws(RecordDamage) {
+        // No plan makes units this short, and a table as long as the block is not worth the memory.
+        guard header.unitCount <= max(leastUnitLimit, header.rawByteCount / 256) else { throw .malformed }
         let range = start + entryOffset(0)..<start + payloadStart(header)
         guard let table = unsafe source.lend(range) else { throw .truncated }
         unsafe stream.append(table)
@@ -219,6 +221,8 @@ enum Frame {
             storedOffset = storedEnd
         }
     }
+
+    private static let leastUnitLimit = 1 << 14
 
     /// Where the units' stored bytes start.
     static func payloadStart(_ header: FrameHeader) -> Int { entryOffset(header.unitCount) }

@@ -1,5 +1,3 @@
-internal import Glibc
-
 /// The writer thread's loop: open, load, then write, reclaim and tidy until told to stop.
 ///
 /// Lives on one thread. Trouble with the disk ends in a pause and another try, never in an exception to the caller:

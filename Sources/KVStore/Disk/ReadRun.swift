@@ -2,8 +2,8 @@ internal import Synchronization
 
 /// One read of several records by whoever has time: pieces of the run are handed out one by one.
 ///
-/// A piece is what lies side by side in one segment, up to `pieceByteCount`: one request to the disk. Larger pieces would
-/// leave threads without work, and smaller ones cost a request each. A byte is copied once on the way up, from a reader's
+/// A piece is what lies side by side in one segment, up to `pieceByteCount` or one block: one request to the disk, or one
+/// for each window of a larger block. Larger pieces would leave threads without work, smaller ones cost a request each. A byte is copied once on the way up, from a reader's
 /// window to the slot, or (coded) decoded from there into the slot; each unit is hashed on the way. What cannot be read
 /// so, or is not what was written, is read again through RocksDB, whose word on it counts.
 ///
@@ -37,7 +37,7 @@ final class ReadRun: Sendable {
         for index in claims.indices {
             let isNeighbour =
                 index > start && claims[index].segment == claims[index - 1].segment
-                && claims[index].ordinal == claims[index - 1].ordinal &+ 1 && index - start < blockLimit
+                && Int(claims[index].ordinal) == Int(claims[index - 1].ordinal) + 1 && index - start < blockLimit
             if index > start, !isNeighbour {
                 pieces.append(start..<index)
                 start = index
@@ -82,7 +82,8 @@ final class ReadRun: Sendable {
             for index in piece {
                 let claim = claims[index]
                 let position = RecordPosition(segment: claim.segment, ordinal: UInt32(claim.ordinal))
-                guard var record = reader.record(position, until: UInt32(last.ordinal)) else { continue }
+                // A file that cannot be read here will not be a record further on.
+                guard var record = reader.record(position, until: UInt32(last.ordinal)) else { return }
                 let outcome = claim.decode(
                     from: &record,
                     fingerprint: namespace.fingerprint,
@@ -94,8 +95,8 @@ final class ReadRun: Sendable {
         }
         for offset in results.indices where results[offset] == .pending {
             let claim = claims[piece.lowerBound + offset]
-            results[offset] = claim.read(
-                from: log,
+            results[offset] = claim.readThroughDatabase(
+                of: log,
                 fingerprint: namespace.fingerprint,
                 into: blocks[claim.position].memory,
                 byteCount: namespace.blockByteCount
@@ -109,6 +110,21 @@ extension LoadClaim {
     /// Reads the claimed record and decodes it into the slot that the claim's pin holds.
     func read(
         from log: SegmentLog,
+        fingerprint: BlockKey,
+        into memory: SlotMemory,
+        byteCount: Int
+    ) -> Outcome {
+        let position = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
+        let found = try? log.withReader(of: segment) { reader -> Outcome? in
+            guard var record = reader.record(position, until: position.ordinal) else { return nil }
+            return decode(from: &record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+        }
+        if case .some(.some(.loaded(let digest))) = found { return .loaded(digest: digest) }
+        return readThroughDatabase(of: log, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+    }
+
+    func readThroughDatabase(
+        of log: SegmentLog,
         fingerprint: BlockKey,
         into memory: SlotMemory,
         byteCount: Int

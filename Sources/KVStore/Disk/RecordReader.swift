@@ -7,8 +7,8 @@ struct SegmentLayout: Sendable {
     let offsets: [UInt32]
 
     /// Nil for a file that this project's writer did not make, in which several records may share a block.
-    init?(path: String, recordCount: Int) {
-        guard let found = try? TableFile.dataBlockOffsets(path), found.count == recordCount + 2,
+    init?(path: String, recordCount: Int) throws(KVStoreError) {
+        guard let found = try TableFile.dataBlockOffsets(path), found.count == recordCount + 2,
             found.last! <= UInt64(UInt32.max)
         else { return nil }
         self.path = path
@@ -37,20 +37,24 @@ final class RecordReader: @unchecked Sendable {
     /// Several records of a run at once, or some units of a large one.
     static let windowByteCount = 5 << 18
 
-    private let window = RecordBuffer(byteCount: windowByteCount)
+    private let window: PageBuffer
     private var descriptor: Int32 = -1
     private var layout: SegmentLayout?
     /// What of the file is in the window.
     private var held = 0..<0
+
+    /// Nil when there is no memory.
+    init?() {
+        guard let window = PageBuffer(byteCount: Self.windowByteCount) else { return nil }
+        self.window = window
+    }
 
     deinit { end() }
 
     /// From here on records of another segment are read. False when its file cannot be opened.
     func begin(_ layout: SegmentLayout, direct: Bool) -> Bool {
         end()
-        guard unsafe !window.bytes.isEmpty, let opened = try? DiskFiles.openForReads(layout.path, direct: direct) else {
-            return false
-        }
+        guard let opened = try? DiskFiles.openForReads(layout.path, direct: direct) else { return false }
         descriptor = opened
         self.layout = layout
         return true
@@ -65,7 +69,9 @@ final class RecordReader: @unchecked Sendable {
     ///
     /// - Parameter lastOrdinal: the last record that will be asked for; as many as fit the window are read at once.
     func record(_ position: RecordPosition, until lastOrdinal: UInt32) -> RecordInFile? {
-        guard let block = layout?.block(position.ordinal), let last = layout?.block(lastOrdinal) else { return nil }
+        guard lastOrdinal >= position.ordinal, let block = layout?.block(position.ordinal),
+            let last = layout?.block(lastOrdinal)
+        else { return nil }
         if !held.contains(block.lowerBound) || held.upperBound < block.upperBound {
             let end = min(last.upperBound, block.lowerBound / pageByteCount * pageByteCount + Self.windowByteCount)
             guard fill(block.lowerBound..<end) else { return nil }

@@ -134,10 +134,9 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
         return try unsafe body(UnsafeRawBufferPointer(start: bytes, count: byteCount))
     }
 
-    /// Calls `body` with each key and value from `lower` to below `upper`, in order, until it answers false.
+    /// Calls `body` with each key and value of the index from `lower` to below `upper`, in order, until it answers false.
     /// The buffers are only valid inside the call.
     func forEach(
-        _ family: ColumnFamily,
         from lower: [UInt8],
         to upper: [UInt8],
         _ body: (UnsafeRawBufferPointer, UnsafeRawBufferPointer) -> Bool
@@ -150,7 +149,7 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
         try unsafe checked("read a range of the database") { failure in
             unsafe upper.withCharacters { bound, boundByteCount in
                 unsafe rocksdb_readoptions_set_iterate_upper_bound(options, bound, boundByteCount)
-                let iterator = unsafe rocksdb_create_iterator_cf(handle, options, pointer(family))
+                let iterator = unsafe rocksdb_create_iterator_cf(handle, options, indexFamily)
                 defer { unsafe rocksdb_iter_destroy(iterator) }
                 unsafe lower.withCharacters { unsafe rocksdb_iter_seek(iterator, $0, $1) }
                 while unsafe rocksdb_iter_valid(iterator) == 1 {

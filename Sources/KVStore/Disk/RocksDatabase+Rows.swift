@@ -12,7 +12,7 @@ extension RocksDatabase {
     /// Calls `body` with every row of the index until it answers false.
     func forEachRow(_ body: (IndexRow) -> Bool) throws(KVStoreError) {
         let range = IndexEncoding.blockRange()
-        try unsafe forEach(.index, from: range.lower, to: range.upper) { key, value in
+        try unsafe forEach(from: range.lower, to: range.upper) { key, value in
             // The buffers are valid for this call; rows of the wrong shape were dropped at open.
             guard let row = unsafe IndexEncoding.row(key: key, value: value) else { return true }
             return body(row)

@@ -363,7 +363,7 @@ struct SegmentLogOpening {
     private func readSegmentRows(_ database: RocksDatabase) throws(KVStoreError) -> [UInt32: Int] {
         var counts: [UInt32: Int] = [:]
         let range = IndexEncoding.tagRange(IndexEncoding.segmentTag)
-        try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
+        try unsafe database.forEach(from: range.lower, to: range.upper) { key, value in
             // Valid for the length of this closure.
             if let id = unsafe IndexEncoding.segmentID(key: key) {
                 counts[id] = unsafe IndexEncoding.segmentRecordCount(value: value)
@@ -376,7 +376,7 @@ struct SegmentLogOpening {
     private func readNamespaces(_ database: RocksDatabase) throws(KVStoreError) -> [NamespaceRow] {
         var rows: [NamespaceRow] = []
         let range = IndexEncoding.tagRange(IndexEncoding.namespaceTag)
-        try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
+        try unsafe database.forEach(from: range.lower, to: range.upper) { key, value in
             // Valid for the length of this closure.
             if let row = unsafe IndexEncoding.namespace(key: key, value: value) { rows.append(row) }
             return true
@@ -410,7 +410,7 @@ struct SegmentLogOpening {
         var failure: KVStoreError?
         rowScanCount += 1
         let range = IndexEncoding.blockRange()
-        try unsafe database.forEach(.index, from: range.lower, to: range.upper) { key, value in
+        try unsafe database.forEach(from: range.lower, to: range.upper) { key, value in
             // Valid for the length of this closure.
             let row = unsafe IndexEncoding.row(key: key, value: value)
             if let row, row.segment == lastSegment || segments[row.segment] != nil {

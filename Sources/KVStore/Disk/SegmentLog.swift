@@ -26,6 +26,8 @@ package final class SegmentLog: Sendable {
         var segments: [UInt32: SegmentInfo]
         /// Of segments that were read; nil for those that only RocksDB can read.
         var layouts: [UInt32: SegmentLayout?] = [:]
+        /// Names of segments' files, as of the last time that one was missing.
+        var tableNames: [UInt32: String] = [:]
         var namespaces: [NamespaceIdentity: [UInt8]]
         /// Segments being written, with the number of their records so far.
         var openSegments: [UInt32: Int] = [:]
@@ -52,7 +54,7 @@ package final class SegmentLog: Sendable {
     private let usesDirectReads: Bool
     /// Readers with their windows, for whoever reads next.
     private let idleReaders = Mutex<[RecordReader]>([])
-    private static let keptReaderCount = 4
+    private static let keptReaderCount = 3
 
     /// Opens the directory, making it if there is none and repairing what is in it if need be.
     package init(directory path: String, options: SegmentLogOptions = SegmentLogOptions()) throws(KVStoreError) {
@@ -163,8 +165,9 @@ package final class SegmentLog: Sendable {
         _ body: (RecordReader) -> Result
     ) throws(KVStoreError) -> Result? {
         try withDatabase { database throws(KVStoreError) in
-            guard let layout = layout(of: segment, database) else { return nil }
-            let reader = idleReaders.withLock { $0.popLast() } ?? RecordReader()
+            guard let layout = layout(of: segment, database),
+                let reader = idleReaders.withLock({ $0.popLast() }) ?? RecordReader()
+            else { return nil }
             defer {
                 reader.end()
                 idleReaders.withLock { if $0.count < Self.keptReaderCount { $0.append(reader) } }
@@ -175,16 +178,35 @@ package final class SegmentLog: Sendable {
 
     /// Found when a segment is first read, and kept until it is dropped: four bytes a record.
     private func layout(of segment: UInt32, _ database: RocksDatabase) -> SegmentLayout? {
-        let (info, known) = catalog.withLock { ($0.segments[segment], $0.layouts[segment]) }
+        let (info, known, name) = catalog.withLock {
+            ($0.segments[segment], $0.layouts[segment], $0.tableNames[segment])
+        }
         guard let info else { return nil }
         if let known { return known }
-        let key = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: 0))
-        let table = database.liveTables().first { $0.family == .segments && $0.smallestKey == key }
-        let found = table.flatMap { table in
-            SegmentLayout(path: directory.databasePath + "/" + table.name, recordCount: info.recordCount)
+        guard let name = name ?? noteTableNames(database)[segment] else { return nil }
+        do throws(KVStoreError) {
+            let path = directory.databasePath + "/" + name
+            let found = try SegmentLayout(path: path, recordCount: info.recordCount)
+            catalog.withLock { if $0.segments[segment] != nil { $0.layouts[segment] = .some(found) } }
+            return found
+        } catch {
+            // May be read the next time.
+            return nil
         }
-        catalog.withLock { if $0.segments[segment] != nil { $0.layouts[segment] = .some(found) } }
-        return found
+    }
+
+    /// RocksDB's names of the files of all segments: asked for all at once, since the answer is about all.
+    private func noteTableNames(_ database: RocksDatabase) -> [UInt32: String] {
+        var names: [UInt32: String] = [:]
+        for table in database.liveTables() where table.family == .segments {
+            // Valid for the length of the closure.
+            let position = unsafe table.smallestKey.withUnsafeBytes { unsafe IndexEncoding.recordPosition(key: $0) }
+            if let position { names[position.segment] = table.name }
+        }
+        catalog.withLock { catalog in
+            catalog.tableNames = names.filter { catalog.segments[$0.key] != nil }
+        }
+        return names
     }
 
     // MARK: Writing segments
@@ -403,6 +425,7 @@ package final class SegmentLog: Sendable {
             catalog.withLock { catalog in
                 catalog.segments[id] = nil
                 catalog.layouts.removeValue(forKey: id)
+                catalog.tableNames[id] = nil
             }
         }
     }

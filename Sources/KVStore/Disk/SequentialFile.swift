@@ -3,8 +3,8 @@ internal import Glibc
 /// A new file that is written from front to back around the page cache, by a thread of its own: while one chunk is on
 /// its way to the disk, the next is filled.
 ///
-/// What is appended is written to where the kernel takes it from: by the caller himself, into the room that he asks for,
-/// or copied there. What is left at the end, less than a page, goes through the page cache, and so does everything where
+/// What is appended is written where the kernel takes it from: by the caller, into the room that it asks for, or by a
+/// copy. What is left at the end, less than a page, goes through the page cache, and so does everything where
 /// the file system has no direct writes. An error of the thread shows at a later call, or in `finish`. One caller at a
 /// time.
 final class SequentialFile {
@@ -53,7 +53,11 @@ final class SequentialFile {
         }
         chunks.submit(fullChunkCount)
         // Without a thread there is no hurry, but there must be an end.
-        if thread?.isRunning != true { chunks.writeSubmitted() }
+        if thread?.isRunning != true {
+            let start = monotonicNanoseconds()
+            chunks.writeSubmitted()
+            waitNanoseconds += monotonicNanoseconds() - start
+        }
     }
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(KVStoreError) {
@@ -114,14 +118,13 @@ final class WriteBuffer: @unchecked Sendable {
 
     /// - Parameter kept: the part of the file that is to be in the new ring, too.
     func grow(for count: Int, keeping kept: Range<Int>, _ path: String) throws(KVStoreError) {
+        // Less than a chunk; so that the old ring can go first. Without one nothing was appended yet.
+        let bytes = ring.map { unsafe Array($0.bytes(at: kept.lowerBound, count: kept.count)) } ?? []
+        ring = nil
         guard let larger = RingBuffer(byteCount: Self.byteCount(for: count)) else {
             throw KVStoreError(.io, "no memory for writing \(path)")
         }
-        if let ring {
-            // Both hold a chunk at least, and `kept` is less.
-            let bytes = unsafe UnsafeRawBufferPointer(ring.bytes(at: kept.lowerBound, count: kept.count))
-            unsafe larger.bytes(at: kept.lowerBound, count: kept.count).copyMemory(from: bytes)
-        }
+        unsafe larger.bytes(at: kept.lowerBound, count: kept.count).copyBytes(from: bytes)
         ring = larger
     }
 

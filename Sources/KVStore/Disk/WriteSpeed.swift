@@ -1,7 +1,8 @@
 /// How fast the disk has been taking segments, for choosing codecs: the median of the last few.
 ///
-/// Measured is what one segment's file kept the writer waiting, for room and for the sync at its end. What the disk wrote while blocks were coded does not count, so a disk that is never waited for
-/// is a fast one. Small segments do not count: their sync is all latency and says nothing of a rate.
+/// Measured is what one segment's file kept the writer waiting, for room and for the sync at its end. What the disk wrote
+/// while blocks were coded does not count, so a disk that is never waited for is a fast one. Small segments do
+/// not count: their sync is all latency and says nothing of a rate.
 struct WriteSpeed: Hashable, Sendable {
     static let leastByteCount = 4 << 20
     /// Fewer could all be the same hiccup.

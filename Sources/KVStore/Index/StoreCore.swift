@@ -155,7 +155,7 @@ struct StoreCore: ~Copyable {
     /// What regions leave free so that metadata can grow a step at a time.
     var metadataHeadroomBytes: Int { 256 << 10 }
 
-    /// The buffer in which the disk's writer builds a record: a 32nd of the cap is set aside for it (and what a record is
+    /// What the disk's writer makes a record in: a 32nd of the cap is set aside for the longest one (and what a record is
     /// longer than its block), which bounds the size of a block.
     static func stagingBytes(_ configuration: Configuration) -> Int {
         configuration.disk == nil ? 0 : max(5 << 18, configuration.memoryCapacityBytes / 32 + (64 << 10))

@@ -109,19 +109,17 @@ final class RingBuffer: @unchecked Sendable {
 /// Page-aligned scratch memory of a fixed size, from the kernel and not from Swift's allocator, which aborts when memory
 /// runs out. Untouched pages cost nothing.
 @safe
-final class RecordBuffer {
+final class PageBuffer {
     let bytes: UnsafeMutableRawBufferPointer
 
-    init(byteCount: Int) {
+    /// Nil when there is no memory.
+    init?(byteCount: Int) {
         let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        // mmap of a megabyte only fails when address space is limited; then nothing can be read into it.
-        let isMapped = unsafe address != MAP_FAILED
-        unsafe bytes = UnsafeMutableRawBufferPointer(start: isMapped ? address : nil, count: isMapped ? byteCount : 0)
+        guard unsafe address != MAP_FAILED else { return nil }
+        unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
     }
 
-    deinit {
-        if let base = unsafe bytes.baseAddress { unsafe munmap(base, bytes.count) }
-    }
+    deinit { unsafe _ = munmap(bytes.baseAddress, bytes.count) }
 }
 
 /// Gives a thread the name that `top -H` and debuggers show; at most 15 bytes.
