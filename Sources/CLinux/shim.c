@@ -35,8 +35,13 @@ static int map_aligned(int fd, size_t byte_count, size_t alignment, void **out_a
     return 0;
 }
 
-// Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later.
-static int allocate(int fd, size_t byte_count) {
+// Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later. After an error the
+// descriptor may be open; then it is the caller's to close.
+static int create_memory(const char *name, size_t byte_count, unsigned flags, int *out_fd) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL | flags);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | flags);
+    if (fd < 0) return errno;
+    *out_fd = fd;
     if (ftruncate(fd, (off_t)byte_count) != 0) return errno;
     int error;
     do error = posix_fallocate(fd, 0, (off_t)byte_count);
@@ -47,10 +52,9 @@ static int allocate(int fd, size_t byte_count) {
 static int create_sealed(
     const char *name, size_t byte_count, size_t alignment, int seals, int *out_fd, void **out_address
 ) {
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) return errno;
-    int error = allocate(fd, byte_count);
+    int fd = -1;
+    int error = create_memory(name, byte_count, MFD_ALLOW_SEALING, &fd);
+    if (fd < 0) return error;
     if (error == 0) error = map_aligned(fd, byte_count, alignment, out_address);
     if (error != 0) {
         close(fd);
@@ -80,10 +84,9 @@ void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
 }
 
 int CLinux_ring_create(size_t byte_count, void **out_address) {
-    int fd = memfd_create("kvstore-ring", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-    if (fd < 0 && errno == EINVAL) fd = memfd_create("kvstore-ring", MFD_CLOEXEC);
-    if (fd < 0) return errno;
-    int error = allocate(fd, byte_count);
+    int fd = -1;
+    int error = create_memory("kvstore-ring", byte_count, 0, &fd);
+    if (fd < 0) return error;
     void *base = NULL;
     if (error == 0) {
         base = mmap(NULL, 2 * byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -32,7 +32,8 @@ struct DamageBase {
     private static func configuration(_ path: String) -> Configuration {
         var disk = DiskConfiguration(path: path, capacityBytes: 64 << 20)
         disk.writeBackDelaySeconds = nil
-        return Configuration(memoryCapacityBytes: 16 << 20, disk: disk)
+        // Enough that a batch fits a segment (7/16 of the spill buffer at most): each flush then makes just one.
+        return Configuration(memoryCapacityBytes: 32 << 20, disk: disk)
     }
 
     /// The directory as a kill leaves it, and as an orderly close leaves it.
@@ -90,10 +91,8 @@ struct DamageBase {
             return true
         }
         var segmentOfFile: [String: UInt32] = [:]
-        for table in try log.liveTables() where table.family == .segments {
-            segmentOfFile["db/" + table.name.drop { $0 == "/" }] = table.smallestKey.prefix(4).reduce(0) {
-                $0 << 8 | UInt32($1)
-            }
+        for table in try log.liveTables() {
+            if let segment = table.segment { segmentOfFile["db/" + table.name] = segment }
         }
         log.close()
         let store = try BlockStore(Configuration(memoryCapacityBytes: 16 << 20))

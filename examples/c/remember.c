@@ -37,7 +37,8 @@ static kvstore_store open_store(const char *directory) {
     kvstore_store store;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
-    options.flags = KVSTORE_WAIT_UNTIL_WARM;
+    /* Over after one look, so nothing is read ahead of it. */
+    options.flags = KVSTORE_WAIT_UNTIL_WARM | KVSTORE_NO_WARM_UP;
     options.memory_bytes = 64u << 20;
     options.disk_path = directory;
     options.disk_bytes = 256u << 20;

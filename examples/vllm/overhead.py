@@ -3,10 +3,10 @@
     python overhead.py [--model DIRECTORY] [--length 2048] [--rounds 6] [--json FILE]
 
 Both engines live through the whole run. The daemon's memory is full when it is measured, as it is most of its life: until
-then every block also takes fresh pages, which the kernel clears (`--empty` measures that). In each round both answer the same few prompts, one straight after the other,
-which neither has seen before; the order changes from round to round, and between two groups the daemon has time to write
-down what it got. So the first prompt of a group shows what storing costs a request, and those behind it what it costs in
-addition that the daemon writes down one prompt while the next is computed.
+then every block also takes fresh pages, which the kernel clears (`--empty` measures that). In each round both answer the
+same few prompts, one straight after the other, which neither has seen before; the order changes from round to round, and
+between two groups the daemon has time to write down what it got. So the first prompt of a group shows what storing costs
+a request, and those behind it what it costs in addition that the daemon writes down one prompt while the next is computed.
 """
 
 from __future__ import annotations

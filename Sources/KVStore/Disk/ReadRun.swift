@@ -3,9 +3,10 @@ internal import Synchronization
 /// One read of several records by whoever has time: pieces of the run are handed out one by one.
 ///
 /// A piece is what lies side by side in one segment, up to `pieceByteCount` or one block: one request to the disk, or one
-/// for each window of a larger block. Larger pieces would leave threads without work, smaller ones cost a request each. A byte is copied once on the way up, from a reader's
-/// window to the slot, or (coded) decoded from there into the slot; each unit is hashed on the way. What cannot be read
-/// so, or is not what was written, is read again through RocksDB, whose word on it counts.
+/// for each window of a larger block. Larger pieces would leave threads without work, smaller ones cost a request each. A
+/// byte is copied once on the way up, from a reader's window to the slot, or (coded) decoded from there into the slot;
+/// each unit is hashed on the way. What cannot be read so, or is not what was written, is read again through RocksDB,
+/// whose word on it counts.
 ///
 /// @unchecked Sendable would be needed for sharing slots between threads; `SlotMemory` carries that reason.
 final class ReadRun: Sendable {
@@ -81,16 +82,14 @@ final class ReadRun: Sendable {
         _ = try? log.withReader(of: last.segment) { reader in
             for index in piece {
                 let claim = claims[index]
-                let position = RecordPosition(segment: claim.segment, ordinal: UInt32(claim.ordinal))
-                // A file that cannot be read here will not be a record further on.
-                guard var record = reader.record(position, until: UInt32(last.ordinal)) else { return }
-                let outcome = claim.decode(
-                    from: &record,
+                let outcome = claim.read(
+                    straightFrom: reader,
+                    until: UInt32(last.ordinal),
                     fingerprint: namespace.fingerprint,
                     into: blocks[claim.position].memory,
                     byteCount: namespace.blockByteCount
                 )
-                if case .loaded = outcome { results[index - piece.lowerBound] = outcome }
+                if let outcome { results[index - piece.lowerBound] = outcome }
             }
         }
         for offset in results.indices where results[offset] == .pending {
@@ -114,13 +113,34 @@ extension LoadClaim {
         into memory: SlotMemory,
         byteCount: Int
     ) -> Outcome {
-        let position = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
-        let found = try? log.withReader(of: segment) { reader -> Outcome? in
-            guard var record = reader.record(position, until: position.ordinal) else { return nil }
-            return decode(from: &record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+        let outcome = try? log.withReader(of: segment) { reader in
+            read(
+                straightFrom: reader,
+                until: UInt32(ordinal),
+                fingerprint: fingerprint,
+                into: memory,
+                byteCount: byteCount
+            )
         }
-        if case .some(.some(.loaded(let digest))) = found { return .loaded(digest: digest) }
+        if let outcome, let loaded = outcome { return loaded }
         return readThroughDatabase(of: log, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+    }
+
+    /// Reads past RocksDB, where only success counts: whatever else it finds is for RocksDB to say.
+    ///
+    /// - Parameter last: The last ordinal that will be wanted of this reader, which reads ahead as far as that.
+    func read(
+        straightFrom reader: RecordReader,
+        until last: UInt32,
+        fingerprint: BlockKey,
+        into memory: SlotMemory,
+        byteCount: Int
+    ) -> Outcome? {
+        let position = RecordPosition(segment: segment, ordinal: UInt32(ordinal))
+        guard var record = reader.record(position, until: last) else { return nil }
+        let outcome = decode(from: &record, fingerprint: fingerprint, into: memory, byteCount: byteCount)
+        if case .loaded = outcome { return outcome }
+        return nil
     }
 
     func readThroughDatabase(

@@ -29,6 +29,13 @@ struct LiveTable {
     var level: Int
     var byteCount: Int
     var smallestKey: [UInt8]
+
+    /// The segment that it is, if it is one.
+    var segment: UInt32? {
+        guard family == .segments else { return nil }
+        // Valid for the length of the closure.
+        return unsafe smallestKey.withUnsafeBytes { unsafe IndexEncoding.recordPosition(key: $0)?.segment }
+    }
 }
 
 /// An open database. Safe to use from any thread, but `close` must come after everything else.

@@ -31,8 +31,9 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     static let footerByteCount = 53
     /// After every block: its compression, none, and its checksum.
     static let blockTrailerByteCount = 5
-    /// After the value in a block of data.
-    static let restartsByteCount = 8
+    /// After the value in a block of data: one restart, at 0.
+    private static let restarts: [UInt8] = [0, 0, 0, 0, 1, 0, 0, 0]
+    static let restartsByteCount = restarts.count
     /// A piece of a value that is hashed and then copied: the second finds it in the processor's cache.
     private static let pieceByteCount = 64 << 10
     /// A put with sequence 0, as RocksDB appends it to a key.
@@ -60,10 +61,7 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
             // The caller's buffer lives for the length of this call.
             try unsafe append(UnsafeRawBufferPointer(rebasing: value[offset..<end]))
         }
-        var restarts = ByteWriter(capacity: 8)
-        restarts.append(UInt32(0))
-        restarts.append(UInt32(1))
-        try append(restarts.bytes)
+        try append(Self.restarts)
         note(key, valueByteCount: value.count, at: try endBlock(from: start))
     }
 
@@ -90,11 +88,10 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
         }
         unsafe room.copyBytes(from: head)
         let end = head.count + count
-        unsafe UnsafeMutableRawBufferPointer(rebasing: room[end...]).copyBytes(from: [0, 0, 0, 0, 1, 0, 0, 0])
+        unsafe UnsafeMutableRawBufferPointer(rebasing: room[end...]).copyBytes(from: Self.restarts)
         let handle = TableHandle(offset: start, byteCount: end + Self.restartsByteCount)
         let digest = unsafe XXH3.digest(UnsafeRawBufferPointer(rebasing: room[..<handle.byteCount]))
-        unsafe room[handle.byteCount] = 0
-        unsafe LittleEndian.store(UInt32(truncatingIfNeeded: digest), to: room, at: handle.byteCount + 1)
+        unsafe UnsafeMutableRawBufferPointer(rebasing: room[handle.byteCount...]).copyBytes(from: Self.trailer(digest))
         try file.advance(handle.byteCount + Self.blockTrailerByteCount)
         note(key, valueByteCount: count, at: handle)
         return count
@@ -211,11 +208,16 @@ final class SegmentFile: @unchecked Sendable {  // Its only owner keeps it under
     /// Writes what stands after every block.
     private func endBlock(from start: Int) throws(KVStoreError) -> TableHandle {
         let handle = TableHandle(offset: start, byteCount: file.byteCount - start)
-        var trailer = ByteWriter(capacity: 5)
-        trailer.append(0 as UInt8)
-        trailer.append(UInt32(truncatingIfNeeded: digest.digest))
-        try append(trailer.bytes)
+        try append(Self.trailer(digest.digest))
         return handle
+    }
+
+    /// What follows a block whose content has this digest.
+    private static func trailer(_ digest: UInt64) -> [UInt8] {
+        var trailer = ByteWriter(capacity: blockTrailerByteCount)
+        trailer.append(0 as UInt8)
+        trailer.append(UInt32(truncatingIfNeeded: digest))
+        return trailer.bytes
     }
 
     private func append(_ bytes: [UInt8]) throws(KVStoreError) {

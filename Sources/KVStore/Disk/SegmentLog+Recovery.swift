@@ -282,10 +282,8 @@ struct SegmentLogOpening {
         try ingestLostTables(database)
         var contents = Contents()
         let known = try readSegmentRows(database)
-        for table in database.liveTables() where table.family == .segments {
-            // Valid for the length of the closure.
-            let position = unsafe table.smallestKey.withUnsafeBytes { unsafe IndexEncoding.recordPosition(key: $0) }
-            guard let id = position?.segment else { continue }
+        for table in database.liveTables() {
+            guard let id = table.segment else { continue }
             contents.segments[id] = SegmentInfo(
                 id: id,
                 recordCount: known[id] ?? 0,

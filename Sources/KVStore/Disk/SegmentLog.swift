@@ -198,10 +198,8 @@ package final class SegmentLog: Sendable {
     /// RocksDB's names of the files of all segments: asked for all at once, since the answer is about all.
     private func noteTableNames(_ database: RocksDatabase) -> [UInt32: String] {
         var names: [UInt32: String] = [:]
-        for table in database.liveTables() where table.family == .segments {
-            // Valid for the length of the closure.
-            let position = unsafe table.smallestKey.withUnsafeBytes { unsafe IndexEncoding.recordPosition(key: $0) }
-            if let position { names[position.segment] = table.name }
+        for table in database.liveTables() {
+            if let segment = table.segment { names[segment] = table.name }
         }
         catalog.withLock { catalog in
             catalog.tableNames = names.filter { catalog.segments[$0.key] != nil }

@@ -4,9 +4,8 @@ internal import Glibc
 /// its way to the disk, the next is filled.
 ///
 /// What is appended is written where the kernel takes it from: by the caller, into the room that it asks for, or by a
-/// copy. What is left at the end, less than a page, goes through the page cache, and so does everything where
-/// the file system has no direct writes. An error of the thread shows at a later call, or in `finish`. One caller at a
-/// time.
+/// copy. What is left at the end, less than a page, goes through the page cache, and so does everything where the file
+/// system has no direct writes. An error of the thread shows at a later call, or in `finish`. One caller at a time.
 final class SequentialFile {
     /// One request to the disk.
     static let chunkByteCount = 1 << 20

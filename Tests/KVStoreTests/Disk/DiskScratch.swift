@@ -45,10 +45,7 @@ final class DiskScratch: Sendable {
 
     /// The table file of a segment, found by its record's bytes being in it.
     func table(of segment: UInt32, in log: SegmentLog) throws -> String {
-        let key = IndexEncoding.recordKey(RecordPosition(segment: segment, ordinal: 0))
-        let table = try #require(
-            try log.liveTables().first { $0.family == .segments && $0.smallestKey.starts(with: key[..<4]) }
-        )
+        let table = try #require(try log.liveTables().first { $0.segment == segment })
         return store + "/db/" + table.name
     }
 }
