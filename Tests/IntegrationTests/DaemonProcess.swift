@@ -45,7 +45,7 @@ final class DaemonProcess {
         environment["SWIFT_BACKTRACE"] = "enable=no"
         process.environment = environment
         if !FileManager.default.fileExists(atPath: logPath) {
-            FileManager.default.createFile(atPath: logPath, contents: nil)
+            _ = FileManager.default.createFile(atPath: logPath, contents: nil)
         }
         let log = try FileHandle(forWritingTo: URL(fileURLWithPath: logPath))
         try log.seekToEnd()
@@ -102,6 +102,8 @@ final class DaemonProcess {
     var residentBytes: Int { statusField("VmRSS:") << 10 }
     /// Of those, shared memory.
     var sharedBytes: Int { statusField("RssShmem:") << 10 }
+    /// Of those, pages of files: code, which the kernel takes and reads again as it likes.
+    var mappedFileBytes: Int { statusField("RssFile:") << 10 }
     var threadCount: Int { statusField("Threads:") }
 
     private func statusField(_ name: String) -> Int {
