@@ -10,6 +10,7 @@ matters). The tests prove that this is enough: they change cached blocks, and ot
 from __future__ import annotations
 
 import argparse
+import json
 import sysconfig
 from pathlib import Path
 
@@ -91,6 +92,27 @@ def make_model(
     model.save_pretrained(directory)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{directory}: random weights of seed {seed}, {parameters / 1e6:.0f} million, {dtype}")
+
+
+def make_adapter(directory: Path, model: Path, seed: int) -> None:
+    """Writes a LoRA adapter of rank 8 with random weights for a model's queries and values, in PEFT's form."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((model / "config.json").read_text())
+    hidden, dimension, rank = config["hidden_size"], config["head_dim"], 8
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, heads in ("q_proj", config["num_attention_heads"]), ("v_proj", config["num_key_value_heads"]):
+            base = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            tensors[f"{base}.lora_A.weight"] = torch.randn(rank, hidden, generator=generator) / hidden**0.5
+            tensors[f"{base}.lora_B.weight"] = torch.randn(heads * dimension, rank, generator=generator) / rank**0.5
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    described = dict(peft_type="LORA", r=rank, lora_alpha=rank, target_modules=["q_proj", "v_proj"], bias="none")
+    described |= dict(task_type="CAUSAL_LM", base_model_name_or_path=str(model))
+    (directory / "adapter_config.json").write_text(json.dumps(described))
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ class LMCache:
         environment = os.environ | {"LMCACHE_TRACK_USAGE": "false", "LMCACHE_DISABLE_BANNER": "1"}
         with open(self.directory / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                list(map(str, command)), stdout=log, stderr=log, env=environment, start_new_session=True
+                list(map(str, command)), stdout=log, stderr=log, env=environment, process_group=0
             )
         self._wait_until_ready()
 

@@ -5,7 +5,7 @@
 Started by bench.py and test.py, which kill it with SIGKILL between runs. A job's fields and their meaning are those of
 `Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. And
 `{"wait": true}` prints `{"waiting": true}` and goes on when a line comes on standard input; `{"batch": [...]}` gives
-several requests to the engine at once; `"salt"` is its `cache_salt`.
+several requests to the engine at once; `"salt"` is its `cache_salt`; `"adapter"` is the name of one of the job's adapters.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Job:
     max_model_len: int = 8192
     # Scheduler and worker as processes of their own, as vLLM does by default.
     processes: bool = False
+    # Workers that share each layer, a processor each; more than one are always processes of their own.
+    tensor_parallel: int = 1
+    # Directories of LoRA adapters by the names that requests call them.
+    adapters: dict[str, str] = field(default_factory=dict)
     max_tokens: int = 16
     logprobs: bool = False
     warm_up_tokens: int = 1024
@@ -48,7 +52,9 @@ def set_environment(job: Job) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ["PYTHONPATH"] = f"{here}:{os.environ.get('PYTHONPATH', '')}"
     sys.path.insert(0, str(here))
-    if job.processes:
+    if job.tensor_parallel > 1:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, range(job.tensor_parallel)))
+    elif job.processes:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{(os.cpu_count() or 2) - 1}"
     else:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -71,6 +77,8 @@ def make_engine(job: Job) -> Any:
         num_gpu_blocks_override=job.kv_blocks or None,
         disable_log_stats=False,
         kv_transfer_config=KVTransferConfig(**job.kv_transfer) if job.kv_transfer else None,
+        tensor_parallel_size=job.tensor_parallel,
+        **({"enable_lora": True, "max_loras": 1, "max_lora_rank": 8} if job.adapters else {}),
     )
 
 
@@ -79,7 +87,11 @@ class Engine:
 
     def __init__(self, job: Job) -> None:
         from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
 
+        self._adapters = {
+            name: LoRARequest(name, number, path) for number, (name, path) in enumerate(job.adapters.items(), 1)
+        }
         self.llm = make_engine(job)
         self.parameters = SamplingParams(
             temperature=0,
@@ -91,11 +103,16 @@ class Engine:
         if job.warm_up_tokens:
             self.answer([[random.SystemRandom().randrange(3, 8000) for _ in range(job.warm_up_tokens)]])
 
-    def answer(self, prompts: list[list[int]], salt: str | None = None) -> list[dict[str, Any]]:
+    def answer(
+        self, prompts: list[list[int]], salt: str | None = None, adapter: str | None = None
+    ) -> list[dict[str, Any]]:
         start = time.perf_counter()
         extra = {"cache_salt": salt} if salt else {}
         outputs = self.llm.generate(
-            [{"prompt_token_ids": prompt, **extra} for prompt in prompts], self.parameters, use_tqdm=False
+            [{"prompt_token_ids": prompt, **extra} for prompt in prompts],
+            self.parameters,
+            use_tqdm=False,
+            lora_request=self._adapters[adapter] if adapter else None,
         )
         seconds = time.perf_counter() - start
         return [self._result(output, seconds) for output in outputs]
@@ -142,7 +159,7 @@ def run(job: Job) -> None:
         if request.get("reset"):
             engine.llm.reset_prefix_cache()
         prompts = request.get("batch") or [request["tokens"]]
-        for result in engine.answer(prompts, request.get("salt")):
+        for result in engine.answer(prompts, request.get("salt"), request.get("adapter")):
             print(json.dumps({"result": result}), flush=True)
     print(json.dumps({"done": True, "metrics": engine.connector_metrics()}), flush=True)
     sys.stdin.readline()

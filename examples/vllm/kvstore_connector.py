@@ -440,15 +440,16 @@ class Pages:
 
 
 class DigestLog:
-    """For tests: one line for every block that was loaded or saved, with its key and a digest of its bytes."""
+    """For tests: one line for every block that was loaded or saved, with rank and key and a digest of its bytes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, rank: int) -> None:
+        self._rank = rank
         self._file = open(path, "a", buffering=1) if path else None  # noqa: SIM115
 
     def note(self, what: str, key: bytes, read: Callable[[], torch.Tensor]) -> None:
         if self._file:
             digest = hashlib.blake2b(read().numpy(), digest_size=16).hexdigest()
-            self._file.write(f"{what} {key.hex()} {digest}\n")
+            self._file.write(f"{what} {self._rank}/{key.hex()} {digest}\n")
 
 
 class Committer:
@@ -487,7 +488,7 @@ class Transfers:
         # Two connections, since a commit takes as long as the daemon copies, and a load must not wait for it.
         self._loading = Namespaces(identity, rank, settings, f"loads {rank}")
         self._saving = Namespaces(identity, rank, settings, f"saves {rank}")
-        self._log = DigestLog(settings.digest_log)
+        self._log = DigestLog(settings.digest_log, rank)
         self._failed: set[int] = set()
         # Pages that hold something else than the engine believes, until it has computed them.
         self._stale: set[int] = set()

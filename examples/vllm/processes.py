@@ -52,7 +52,9 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            start_new_session=True,
+            # In our session, as from one shell. Where the daemon is in another, the kernel shares processors between
+            # sessions instead of threads, and threads that wake for a moment wait for those that spin.
+            process_group=0,
             env=os.environ,
         )
 

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 from checks import Checks  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
-from make_model import make_model  # noqa: E402
+from make_model import make_adapter, make_model  # noqa: E402
 from processes import EngineProcess, Result, kvstore_transfer, random_tokens, run  # noqa: E402
 
 PREFIX = random_tokens(1, 1024)
@@ -91,8 +91,10 @@ class Suite:
         same = all(r["logprobs"] == self.reference.logprobs[n] for n, r in zip(numbers, results))
         self.check(f"{name}: log-probabilities bit for bit as after a local hit", same)
 
-    def _bytes_equal(self, name: str, saved: str = "cold") -> bool:
-        was = digests(self.directory / f"{saved}.digests", "save")
+    def _bytes_equal(self, name: str, *saved: str) -> bool:
+        was = {}
+        for run_name in saved or ["cold"]:
+            was |= digests(self.directory / f"{run_name}.digests", "save")
         now = digests(self.directory / f"{name}.digests", "load")
         return bool(now) and all(digest == was.get(key) for key, digest in now.items())
 
@@ -142,6 +144,48 @@ class Suite:
         self._tokens_equal("with cache_salt", results, [0, 0, 0])
         cached = [r["cachedTokens"] for r in results]
         self.check("with cache_salt: only what was stored with the same", cached == [0, 1024, 0], cached)
+
+    def adapters(self) -> None:
+        """What a LoRA adapter computed is found for it alone, also where another adapter has its name."""
+        paths = {name: self.directory / f"adapter-{name}" for name in ("one", "two")}
+        for seed, path in enumerate(paths.values()):
+            make_adapter(path, Path(self.job.model), seed)
+        names = [None, "one", "two", "one"]
+        requests = [{"tokens": PROMPTS[0], "reset": True, "adapter": name} for name in names]
+        loading = {name: str(path) for name, path in paths.items()}
+        plain = run(replace(self.job, adapters=loading, requests=requests), self.directory, "adapters-plain")
+        different = len({str(r["tokens"]) for r in plain[:3]}) == 3
+        self.check("adapters: they change the tokens", different and plain[1]["tokens"] == plain[3]["tokens"])
+
+        job = replace(self._stored_job("adapters", prompts=[]), adapters=loading, requests=requests)
+        results = run(job, self.directory, "adapters")
+        same = all(r["tokens"] == p["tokens"] for r, p in zip(results, plain))
+        self.check("adapters: greedy tokens as without a store", same)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("adapters: only what was stored with the same", cached == [1024, 0, 0, 1024], cached)
+        self.check("adapters: bytes", self._bytes_equal("adapters", "cold", "adapters"))
+
+        swapped = {"one": str(paths["two"])}
+        job = replace(self._stored_job("adapters-new", prompts=[]), adapters=swapped, requests=requests[1:2] * 2)
+        results = run(job, self.directory, "adapters-new")
+        cached = [r["cachedTokens"] for r in results]
+        same = all(r["tokens"] == plain[2]["tokens"] for r in results)
+        self.check("adapters: other weights by an old name are another adapter", same and cached == [0, 1024], cached)
+
+    def tensor_parallel(self) -> None:
+        """Two workers that share each layer, each with a namespace of its own."""
+        split = replace(self.job, tensor_parallel=2)
+        plain = run(replace(split, requests=self._requests(PROMPTS)), self.directory, "split-plain")
+        for name, wanted in ("split", [0, 1024, 1024, 0, 0]), ("split-again", [1024] * 5):
+            results = run(self._stored_job(name, tensor_parallel=2), self.directory, name)
+            same = all(r["tokens"] == p["tokens"] for r, p in zip(results, plain))
+            self.check(f"tensor parallelism, {name}: greedy tokens as without a store", same)
+            cached = [r["cachedTokens"] for r in results]
+            self.check(f"tensor parallelism, {name}: blocks found", cached == wanted, cached)
+        saved = digests(self.directory / "split.digests", "save")
+        loaded = digests(self.directory / "split-again.digests", "load")
+        same = loaded.keys() == saved.keys() and self._bytes_equal("split-again", "split")
+        self.check("tensor parallelism: bytes of each rank", same)
 
     def pages_reused_at_once(self) -> None:
         """There is KV memory for one prompt, so each takes the pages of the one before while that is committed."""
@@ -230,7 +274,7 @@ class Suite:
         self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
 
 
-TESTS = ["memory", "disk", "chunked", "salted", "pages_reused_at_once", "lost_after_promise", "two_engines"]
+TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "pages_reused_at_once", "lost_after_promise", "two_engines"]
 TESTS += ["dies_and_hangs", "corrupted", "changed_content"]
 
 
