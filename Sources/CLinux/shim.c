@@ -13,6 +13,9 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3; Debian 12's headers are older than its kernels may be
 #endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -82,6 +85,8 @@ void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
     munmap(address, byte_count);
     close(fd);
 }
+
+void CLinux_populate(void *address, size_t byte_count) { madvise(address, byte_count, MADV_POPULATE_WRITE); }
 
 int CLinux_ring_create(size_t byte_count, void **out_address) {
     int fd = -1;

@@ -18,6 +18,7 @@ public final class BlockStore: BlockCache {
     let core: CoreLock
     let disk: DiskTier?
     private let scrubber: Scrubber?
+    private let memoryAhead: MemoryAhead?
     /// What shown hashes of keys are made with, and where the walk of `hottestPrefixes` goes on.
     let displayKey = DisplayKey()
     let hotWalkStart = Atomic<Int>(0)
@@ -34,6 +35,8 @@ public final class BlockStore: BlockCache {
         self.core = core
         disk = configuration.disk.map { DiskTier($0, store: configuration, core: core) }
         scrubber = Scrubber(configuration, core: core, disk: disk)
+        memoryAhead = MemoryAhead(configuration, core: core)
+        memoryAhead?.start()
         disk?.start()
         scrubber?.start()
     }
@@ -65,8 +68,8 @@ public final class BlockStore: BlockCache {
             )
         }
         let fingerprint = identity.fingerprint
-        let index = core.with { core in
-            core.registerNamespace(
+        let index = core.with { core -> UInt16? in
+            let index = core.registerNamespace(
                 fingerprint: fingerprint,
                 tenant: identity.tenantHash,
                 blockByteCount: blockByteCount,
@@ -77,6 +80,10 @@ public final class BlockStore: BlockCache {
                     tokensPerBlock: identity.tokensPerBlock
                 )
             )
+            if core.configuration.memoryAheadBytes > 0, let index, let slotClass = core.classIndex(ofNamespace: index) {
+                core.noteUse(ofClass: slotClass)
+            }
+            return index
         }
         guard let index else { throw KVStoreError(.invalidArgument, "more than 65535 namespaces are open") }
         disk?.remember(identity)
@@ -334,6 +341,7 @@ public final class BlockStore: BlockCache {
             return !core.isClosed
         }
         guard wasOpen else { return }
+        memoryAhead?.stop()
         scrubber?.stop()
         disk?.stop()
     }
@@ -363,25 +371,36 @@ public final class BlockStore: BlockCache {
 /// The core behind its lock.
 final class CoreLock: Sendable {
     private let mutex: Mutex<StoreCore>
+    /// Told when a region should be mapped ahead of need.
+    let demand = RegionDemand()
 
     init(_ core: consuming sending StoreCore) { mutex = Mutex(core) }
 
     /// Runs `body` under the lock, then unmaps what it closed.
     func with<Result: Sendable>(_ body: (inout StoreCore) -> Result) -> Result {
-        let (result, closed) = mutex.withLock { core -> (Result, ClosedRegions?) in
+        let (result, closed, wantsRegion) = mutex.withLock { core -> (Result, ClosedRegions?, Bool) in
             let result = body(&core)
-            if core.closedRegions.isEmpty { return (result, nil) }
+            let wantsRegion = core.wantsRegionAhead
+            core.wantsRegionAhead = false
+            if core.closedRegions.isEmpty { return (result, nil, wantsRegion) }
             defer { core.closedRegions.removeAll() }
-            return (result, ClosedRegions(core.closedRegions))
+            return (result, ClosedRegions(core.closedRegions), wantsRegion)
         }
+        if wantsRegion { demand.note() }
         // Unmapping is slow, so the last reference goes here, outside the lock.
         _ = closed
         return result
     }
 
     /// Maps a planned region outside the lock. False when the kernel has no memory: the store lives on with what it has.
-    func addRegion(_ plan: SlotTable.RegionPlan) -> Bool {
-        let region = try? Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
+    ///
+    /// - Parameter isAhead: nobody waits for it, so its pages are cleared as well.
+    func addRegion(_ plan: SlotTable.RegionPlan, isAhead: Bool = false) -> Bool {
+        let region = try? Region(
+            slotByteCount: plan.slotByteCount,
+            slotCount: plan.slotCount,
+            isCleared: isAhead
+        )
         // Handed over whole: nobody else knows the region yet.
         nonisolated(unsafe) let made = region
         return with { core in

@@ -16,6 +16,10 @@ public struct Configuration: Sendable {
     /// After a start the most used heads on disk are read into memory in the background, up to this part of
     /// `memoryCapacityBytes`; 0 for none. Lookups go first, and nothing is evicted for it.
     public var warmUpFraction = 0.5
+    /// Up to this much memory is taken from the system, and cleared, before it is needed, by a thread in the background:
+    /// whoever stores or loads then does not wait for it. Only until three quarters of `memoryCapacityBytes` are taken.
+    /// 0, the default, takes memory when it is needed.
+    public var memoryAheadBytes = 0
     /// Told what happens that somebody may want to log. Called on the store's threads, must return quickly.
     public var onEvent: (@Sendable (StoreEvent) -> Void)?
 
@@ -38,6 +42,7 @@ public struct Configuration: Sendable {
         if let limit = memoryBlockLimit, limit < 1 {
             problems.append("memoryBlockLimit is \(limit); it must be positive")
         }
+        if memoryAheadBytes < 0 { problems.append("memoryAheadBytes is \(memoryAheadBytes); it must be 0 or more") }
         if let disk { problems.append(contentsOf: disk.problems) }
         problems.append(contentsOf: scrub.problems)
         if !(warmUpFraction >= 0 && warmUpFraction <= 1) {

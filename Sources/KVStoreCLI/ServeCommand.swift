@@ -45,6 +45,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: help("socketGroup")) var socketGroup: String?
     @Option(help: help("stateDirectory")) var stateDirectory: String?
     @Option(help: help("memory")) var memory: String?
+    @Option(help: help("memoryAhead")) var memoryAhead: String?
     @Option(help: help("diskPath")) var diskPath: String?
     @Option(help: help("diskCapacity")) var diskCapacity: String?
     @Option(help: help("writeBackDelay")) var writeBackDelay: String?
@@ -64,8 +65,8 @@ struct ServeCommand: AsyncParsableCommand {
     var flags: [String: String] {
         let given: [String: String?] = [
             "socket": socket, "socketMode": socketMode, "socketGroup": socketGroup, "stateDirectory": stateDirectory,
-            "memory": memory, "diskPath": diskPath, "diskCapacity": diskCapacity, "writeBackDelay": writeBackDelay,
-            "warmUp": warmUp, "codec": codec, "verifyMemoryHits": verifyMemoryHits,
+            "memory": memory, "memoryAhead": memoryAhead, "diskPath": diskPath, "diskCapacity": diskCapacity,
+            "writeBackDelay": writeBackDelay, "warmUp": warmUp, "codec": codec, "verifyMemoryHits": verifyMemoryHits,
             "stagingPerConnection": stagingPerConnection, "leaseTTL": leaseTTL,
             "maximumConnections": maximumConnections,
             "publicTenant": publicTenant, "operatorGroup": operatorGroup, "metricsListen": metricsListen,

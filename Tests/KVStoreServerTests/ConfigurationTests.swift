@@ -27,7 +27,7 @@ private let otherValues = [
     "memory": "1536MiB", "diskPath": "/tmp/disk", "diskCapacity": "64GiB", "writeBackDelay": "750ms", "codec": "nib4h",
     "verifyMemoryHits": "true", "stagingPerConnection": "1MiB", "leaseTTL": "2s", "maximumConnections": "7",
     "publicTenant": "true", "operatorGroup": "root", "metricsListen": "127.0.0.1:9464", "drainTimeout": "1m",
-    "logLevel": "debug", "warmUp": "false",
+    "logLevel": "debug", "warmUp": "false", "memoryAhead": "64MiB",
 ]
 
 @Suite struct ConfigurationTests {

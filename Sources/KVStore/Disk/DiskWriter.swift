@@ -32,6 +32,9 @@ final class DiskWriter {
     init(tier: DiskTier) { self.tier = tier }
 
     func run() {
+        if !isStopping { openLog() }
+        // Engines wait for what is loaded above, but not for what is written below.
+        DiskThread.letOthersGoFirst()
         while !isStopping {
             if log == nil { openLog() }
             waitForWork()

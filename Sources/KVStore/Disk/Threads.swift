@@ -102,6 +102,11 @@ package final class DiskThread: @unchecked Sendable {
         }
     }
 
+    /// From here on the calling thread has a tenth of the weight of others, and so have those that it starts: for work that
+    /// nobody waits for, beside an engine that computes on all processors and waits for its slowest thread. Weights are
+    /// compared within a control group or session. It cannot be taken back.
+    static func letOthersGoFirst() { _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 10) }
+
     /// Waits for the thread to end. Call once. From the thread itself (the last reference to a store can go away in a job
     /// of its own) there is nothing to wait for.
     package func join() {

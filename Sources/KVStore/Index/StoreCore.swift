@@ -35,6 +35,10 @@ struct StoreCore: ~Copyable {
     var flights: [EntryID: Flight] = [:]
     /// Regions closed under the lock, to be unmapped outside it.
     var closedRegions: [Region] = []
+    /// The class that was last opened or grew fuller: it gets the next region ahead of need.
+    var latestClass: Int?
+    /// Set when `planRegionAhead` has something to plan, until somebody was told.
+    var wantsRegionAhead = false
     var leaseCount = 0
     var reservationCount = 0
     var isClosed = false

@@ -20,8 +20,10 @@ final class Region {
     let fileDescriptor: Int32
     private let base: UnsafeMutableRawPointer
 
-    /// Allocates and maps a region. Slow (the kernel clears every page), so never called under the store's lock.
-    init(slotByteCount: Int, slotCount: Int) throws(KVStoreError) {
+    /// Allocates and maps a region. Slow, so never called under the store's lock.
+    ///
+    /// - Parameter isCleared: whether the kernel is to clear all pages now, rather than each at its first use.
+    init(slotByteCount: Int, slotCount: Int, isCleared: Bool = false) throws(KVStoreError) {
         let generationBytes = roundUp(slotCount * MemoryLayout<UInt64>.size, to: pageByteCount)
         let byteCount = slotByteCount * slotCount + generationBytes
         let hugePage = 2 << 20
@@ -42,6 +44,7 @@ final class Region {
         self.byteCount = byteCount
         self.fileDescriptor = descriptor
         unsafe self.base = address
+        if isCleared { unsafe CLinux_populate(address, byteCount) }
     }
 
     deinit {

@@ -361,6 +361,9 @@ struct SlotTable: ~Copyable {
 
     func isDraining(_ id: SlotID) -> Bool { slots[Int(id)].isDraining }
 
+    /// Bytes of slots that hold nothing, and of regions that are being mapped.
+    var unusedBytes: Int { classes.reduce(0) { $0 + $1.freeCount * $1.slotByteCount + $1.plannedBytes } }
+
     /// True while any region is being emptied.
     var hasDrainingRegion: Bool { regions.contains { $0?.isDraining == true } }
 

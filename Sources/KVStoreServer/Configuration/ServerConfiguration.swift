@@ -16,6 +16,8 @@ package struct ServerConfiguration: Sendable, Hashable {
     package var stateDirectory = "/var/lib/kvstore"
     /// Hard cap of the memory tier, staging included.
     package var memoryCapacityBytes = 1 << 30
+    /// Memory to take before it is needed; of it at most an eighth of what the store gets.
+    package var memoryAheadBytes = 256 << 20
     /// Directory of the disk tier; nil is `disk` in the state directory.
     package var diskPath: String?
     /// Hard cap of the disk tier; 0 for none.
@@ -66,6 +68,7 @@ package struct ServerConfiguration: Sendable, Hashable {
             memoryCapacityBytes: memoryCapacityBytes - stagingCapacityBytes - frameCapacityBytes
         )
         configuration.verifyMemoryHits = verifyMemoryHits
+        configuration.memoryAheadBytes = min(memoryAheadBytes, configuration.memoryCapacityBytes / 8)
         configuration.onEvent = onEvent
         if !warmsUp { configuration.warmUpFraction = 0 }
         if let path = effectiveDiskPath {

@@ -78,6 +78,13 @@ package struct Setting: Sendable {
             text: { ByteText.exact($0.memoryCapacityBytes) }
         ),
         Setting(
+            key: "memoryAhead", valueName: "SIZE",
+            help: "Memory to take and clear before it is needed, at most an eighth of all; 0 for none.",
+            canReload: false,
+            assign: set(\.memoryAheadBytes, ByteText.parse),
+            text: { ByteText.exact($0.memoryAheadBytes) }
+        ),
+        Setting(
             key: "diskPath", valueName: "PATH",
             help: "Directory of the disk tier; none means 'disk' in the state directory.", canReload: false,
             assign: set(\.diskPath, optionalPath),
