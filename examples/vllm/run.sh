@@ -4,8 +4,8 @@
 #
 #   bash examples/vllm/run.sh [--work DIR] [--test-only | --bench-only] [--no-lmcache] [options of bench.py]
 #
-# Needs Python 3.11 or later, a Swift toolchain and PyPI; 4 GB below DIR. Installing takes 5 minutes, the test about 5 to
-# 10 and the measurement about 15 on two cores. VLLM_PYTHON and LMCACHE_PYTHON name environments that exist already.
+# Needs Python 3.11 or later, a Swift toolchain and PyPI; 4 GB below DIR. Installing takes 5 minutes, the test about 10
+# and the measurement about 20 on two cores. VLLM_PYTHON and LMCACHE_PYTHON name environments that exist already.
 # --json FILE has the measurements, and FILE with -overhead before its suffix what storing costs.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
