@@ -86,7 +86,15 @@ void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
     close(fd);
 }
 
-void CLinux_populate(void *address, size_t byte_count) { madvise(address, byte_count, MADV_POPULATE_WRITE); }
+// A piece at a time: the kernel holds the lock over the address space for the length of a call, and whoever calls this may
+// not run for a while.
+void CLinux_populate(void *address, size_t byte_count) {
+    const size_t piece = 256 << 10;
+    for (size_t offset = 0; offset < byte_count; offset += piece) {
+        size_t count = byte_count - offset < piece ? byte_count - offset : piece;
+        if (madvise((uint8_t *)address + offset, count, MADV_POPULATE_WRITE) != 0) return;
+    }
+}
 
 int CLinux_ring_create(size_t byte_count, void **out_address) {
     int fd = -1;
