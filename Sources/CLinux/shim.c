@@ -38,17 +38,18 @@ static int map_aligned(int fd, size_t byte_count, size_t alignment, void **out_a
     return 0;
 }
 
-// Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later. After an error the
-// descriptor may be open; then it is the caller's to close.
+// Allocated now, so that running out of memory is an errno here and never a SIGBUS at a store later.
 static int create_memory(const char *name, size_t byte_count, unsigned flags, int *out_fd) {
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL | flags);
     if (fd < 0 && errno == EINVAL) fd = memfd_create(name, MFD_CLOEXEC | flags);
     if (fd < 0) return errno;
+    int error = ftruncate(fd, (off_t)byte_count) == 0 ? 0 : errno;
+    if (error == 0) {
+        do error = posix_fallocate(fd, 0, (off_t)byte_count);
+        while (error == EINTR);
+    }
+    if (error != 0) close(fd);
     *out_fd = fd;
-    if (ftruncate(fd, (off_t)byte_count) != 0) return errno;
-    int error;
-    do error = posix_fallocate(fd, 0, (off_t)byte_count);
-    while (error == EINTR);
     return error;
 }
 
@@ -57,8 +58,8 @@ static int create_sealed(
 ) {
     int fd = -1;
     int error = create_memory(name, byte_count, MFD_ALLOW_SEALING, &fd);
-    if (fd < 0) return error;
-    if (error == 0) error = map_aligned(fd, byte_count, alignment, out_address);
+    if (error != 0) return error;
+    error = map_aligned(fd, byte_count, alignment, out_address);
     if (error != 0) {
         close(fd);
         return error;
@@ -86,25 +87,16 @@ void CLinux_region_destroy(int fd, void *address, size_t byte_count) {
     close(fd);
 }
 
-// A piece at a time: the kernel holds the lock over the address space for the length of a call, and whoever calls this may
-// not run for a while.
-void CLinux_populate(void *address, size_t byte_count) {
-    const size_t piece = 256 << 10;
-    for (size_t offset = 0; offset < byte_count; offset += piece) {
-        size_t count = byte_count - offset < piece ? byte_count - offset : piece;
-        if (madvise((uint8_t *)address + offset, count, MADV_POPULATE_WRITE) != 0) return;
-    }
+int CLinux_populate(void *address, size_t byte_count) {
+    return madvise(address, byte_count, MADV_POPULATE_WRITE) == 0 ? 0 : errno;
 }
 
 int CLinux_ring_create(size_t byte_count, void **out_address) {
     int fd = -1;
     int error = create_memory("kvstore-ring", byte_count, 0, &fd);
-    if (fd < 0) return error;
-    void *base = NULL;
-    if (error == 0) {
-        base = mmap(NULL, 2 * byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (base == MAP_FAILED) error = errno;
-    }
+    if (error != 0) return error;
+    void *base = mmap(NULL, 2 * byte_count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) error = errno;
     for (int half = 0; half < 2 && error == 0; half++) {
         void *address = (uint8_t *)base + half * byte_count;
         if (mmap(address, byte_count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {

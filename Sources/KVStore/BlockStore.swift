@@ -80,9 +80,7 @@ public final class BlockStore: BlockCache {
                     tokensPerBlock: identity.tokensPerBlock
                 )
             )
-            if core.configuration.memoryAheadBytes > 0, let index, let slotClass = core.classIndex(ofNamespace: index) {
-                core.noteUse(ofClass: slotClass)
-            }
+            if let index { core.noteUse(ofNamespace: index) }
             return index
         }
         guard let index else { throw KVStoreError(.invalidArgument, "more than 65535 namespaces are open") }
@@ -394,13 +392,10 @@ final class CoreLock: Sendable {
 
     /// Maps a planned region outside the lock. False when the kernel has no memory: the store lives on with what it has.
     ///
-    /// - Parameter isAhead: nobody waits for it, so its pages are cleared as well.
-    func addRegion(_ plan: SlotTable.RegionPlan, isAhead: Bool = false) -> Bool {
-        let region = try? Region(
-            slotByteCount: plan.slotByteCount,
-            slotCount: plan.slotCount,
-            isCleared: isAhead
-        )
+    /// - Parameter prepare: called with the region while nobody else knows it.
+    func addRegion(_ plan: SlotTable.RegionPlan, prepare: (Region) -> Void = { _ in }) -> Bool {
+        let region = try? Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
+        if let region { prepare(region) }
         // Handed over whole: nobody else knows the region yet.
         nonisolated(unsafe) let made = region
         return with { core in

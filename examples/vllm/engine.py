@@ -5,7 +5,8 @@
 Started by bench.py and test.py, which kill it with SIGKILL between runs. A job's fields and their meaning are those of
 `Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. And
 `{"wait": true}` prints `{"waiting": true}` and goes on when a line comes on standard input; `{"batch": [...]}` gives
-several requests to the engine at once; `"salt"` is its `cache_salt`; `"adapter"` is the name of one of the job's adapters.
+several requests to the engine at once; `"salt"` is its `cache_salt`; `"adapter"` is the name of one of the job's
+adapters.
 """
 
 from __future__ import annotations

@@ -274,8 +274,8 @@ class Suite:
         self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
 
 
-TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "pages_reused_at_once", "lost_after_promise", "two_engines"]
-TESTS += ["dies_and_hangs", "corrupted", "changed_content"]
+TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "pages_reused_at_once"]
+TESTS += ["lost_after_promise", "two_engines", "dies_and_hangs", "corrupted", "changed_content"]
 
 
 def main() -> int:

@@ -15,8 +15,9 @@ int CLinux_region_create(const char *name, size_t byte_count, size_t alignment, 
 /// Unmaps a region and closes its descriptor.
 void CLinux_region_destroy(int fd, void *address, size_t byte_count);
 
-/// Clears and maps all pages now, so that no store to them has to. Kernels before 5.14 cannot; they do it at first use.
-void CLinux_populate(void *address, size_t byte_count);
+/// Clears and maps all pages now, so that no store to them has to. Returns 0 or an errno: kernels before 5.14 cannot, and do
+/// it at first use. The kernel holds the lock over the address space for the length of the call.
+int CLinux_populate(void *address, size_t byte_count);
 
 /// Maps the same `byte_count` bytes, whole pages, twice in a row, so that what begins in the first half and runs over its
 /// end is in one piece. Allocates their pages. Returns 0 or an errno (then nothing is left behind).

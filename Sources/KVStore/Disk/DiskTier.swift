@@ -16,7 +16,7 @@ final class DiskTier: Sendable {
     /// The open log. Readers take a reference under the lock and read outside it.
     private let log = Mutex<SegmentLog?>(nil)
     private let work = Monitor(Work())
-    private let thread = Mutex<DiskThread?>(nil)
+    private let writer = BackgroundThread()
     /// Descriptions of namespaces to be stored with the segments.
     private let descriptions = Mutex<[BlockKey: NamespaceRow]>([:])
     /// Removals that the log does not have yet.
@@ -67,21 +67,16 @@ final class DiskTier: Sendable {
 
     func start() {
         core.with { $0.disk.isWarming = true }
-        let writer = DiskThread(name: "kvstore-write") { [self] in
+        writer.start(name: "kvstore-write") { [self] in
             let loop = DiskWriter(tier: self)
             loop.run()
         }
-        thread.withLock { $0 = writer }
     }
 
     /// Ends the threads; waits for the last write.
     func stop() {
         work.update { $0.isStopping = true }
-        let writer = thread.withLock { thread -> DiskThread? in
-            defer { thread = nil }
-            return thread
-        }
-        writer?.join()
+        writer.join()
         warmUp.stop()
         readers.stop()
     }

@@ -1,6 +1,7 @@
 // Threads of the disk tier. Blocking calls into RocksDB must not run on Swift's cooperative pool (it has one thread per
 // core and expects each to make progress) nor on Dispatch's shared queues, so the tier has plain threads of its own.
 internal import Glibc
+internal import Synchronization
 
 /// A mutex with a condition: the one thing Synchronization does not have.
 ///
@@ -63,9 +64,14 @@ package final class Monitor<Value>: @unchecked Sendable {
 }
 
 /// The monotonic clock.
-package func monotonicNanoseconds() -> UInt64 {
+package func monotonicNanoseconds() -> UInt64 { nanoseconds(of: CLOCK_MONOTONIC) }
+
+/// What the calling thread has computed.
+func threadCPUNanoseconds() -> UInt64 { nanoseconds(of: CLOCK_THREAD_CPUTIME_ID) }
+
+private func nanoseconds(of clock: clockid_t) -> UInt64 {
     var now = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &now)
+    unsafe clock_gettime(clock, &now)
     return UInt64(now.tv_sec) &* 1_000_000_000 &+ UInt64(now.tv_nsec)
 }
 
@@ -116,6 +122,25 @@ package final class DiskThread: @unchecked Sendable {
         } else {
             _ = pthread_join(handle, nil)
         }
+    }
+}
+
+/// The one background thread of its owner: started by one call, ended by another, whoever makes them.
+final class BackgroundThread: Sendable {
+    private let thread = Mutex<DiskThread?>(nil)
+
+    func start(name: String, _ body: @escaping @Sendable () -> Void) {
+        let started = DiskThread(name: name, body)
+        thread.withLock { $0 = started }
+    }
+
+    /// Waits for the thread to end, if it was started and nobody has waited yet. Telling it to end is up to the owner.
+    func join() {
+        let running = thread.withLock { thread -> DiskThread? in
+            defer { thread = nil }
+            return thread
+        }
+        running?.join()
     }
 }
 

@@ -15,7 +15,7 @@ struct LoadedIndex: Sendable {
 /// free slots only, and ends when memory is filled up to its share, by itself or by what is stored and looked up.
 final class WarmUp: Sendable {
     private let fraction: Double
-    private let thread = Mutex<DiskThread?>(nil)
+    private let thread = BackgroundThread()
     private let isStopping = Atomic<Bool>(false)
 
     /// - Parameter fraction: of the memory cap; 0 for none.
@@ -30,21 +30,16 @@ final class WarmUp: Sendable {
         isStopping.store(false, ordering: .relaxed)
         // Set here, so that whoever saw the index loaded sees that this runs.
         tier.core.with { $0.counters.warmUp.isRunning = true }
-        let started = DiskThread(name: "kvstore-warm") { [self] in
+        thread.start(name: "kvstore-warm") { [self] in
             run(index, log, tier)
             tier.core.with { $0.counters.warmUp.isRunning = false }
         }
-        thread.withLock { $0 = started }
     }
 
     /// Ends the thread, after at most one run of reads.
     func stop() {
         isStopping.store(true, ordering: .relaxed)
-        let running = thread.withLock { thread -> DiskThread? in
-            defer { thread = nil }
-            return thread
-        }
-        running?.join()
+        thread.join()
     }
 
     private func run(_ index: LoadedIndex, _ log: SegmentLog, _ tier: DiskTier) {

@@ -334,7 +334,7 @@ extension StoreCore {
     }
 
     /// One more region for the class, if the cap leaves room beside everything else.
-    private mutating func planRegion(_ classIndex: Int) -> SlotTable.RegionPlan? {
+    mutating func planRegion(_ classIndex: Int) -> SlotTable.RegionPlan? {
         slots.planRegion(classIndex, otherBytes: memoryBytes - slots.regionBytes + metadataHeadroomBytes)
     }
 
@@ -343,30 +343,8 @@ extension StoreCore {
         guard slots.classes[classIndex].policy.grow(toCount: slots.slotIDCount) else { return nil }
         guard let slot = slots.takeFree(classIndex, for: entry) else { return nil }
         entries[entry].slot = slot
-        if configuration.memoryAheadBytes > 0 { noteUse(ofClass: classIndex) }
+        noteUse(ofClass: classIndex)
         return slot
-    }
-
-    // MARK: Ahead of need
-
-    /// Somebody will want slots of this class.
-    mutating func noteUse(ofClass classIndex: Int) {
-        latestClass = classIndex
-        wantsRegionAhead = classWithoutReserve != nil
-    }
-
-    /// A region to map before it is needed. Only while a quarter of the cap is free: what one class has ahead is then
-    /// never what another lacks.
-    mutating func planRegionAhead() -> SlotTable.RegionPlan? { classWithoutReserve.flatMap { planRegion($0) } }
-
-    private var classWithoutReserve: Int? {
-        guard !isClosed, let classIndex = latestClass else { return nil }
-        let byteCount = slots.classes[classIndex].slotByteCount * slots.slotsPerRegion(classIndex)
-        guard slots.unusedBytes + byteCount <= configuration.memoryAheadBytes,
-            memoryBytes + byteCount <= configuration.memoryCapacityBytes / 4 * 3,
-            slots.quotaRoom(classIndex) / 2 >= byteCount
-        else { return nil }
-        return classIndex
     }
 
     private var occupiedCount: Int { slots.classes.reduce(0) { $0 + $1.occupiedCount } }
@@ -456,6 +434,35 @@ extension StoreCore {
             return true
         }
         return false
+    }
+
+    // MARK: Ahead of need
+
+    /// Somebody will want slots for blocks of this namespace.
+    mutating func noteUse(ofNamespace index: UInt16) {
+        guard configuration.memoryAheadBytes > 0, let classIndex = classIndex(ofNamespace: index) else { return }
+        noteUse(ofClass: classIndex)
+    }
+
+    /// Somebody will want slots of this class.
+    mutating func noteUse(ofClass classIndex: Int) {
+        guard configuration.memoryAheadBytes > 0 else { return }
+        latestClass = classIndex
+        wantsRegionAhead = classWithoutReserve != nil
+    }
+
+    /// A region to map before it is needed. Only while a quarter of the cap is free: what one class has ahead is then
+    /// never what another lacks.
+    mutating func planRegionAhead() -> SlotTable.RegionPlan? { classWithoutReserve.flatMap { planRegion($0) } }
+
+    private var classWithoutReserve: Int? {
+        guard !isClosed, let classIndex = latestClass else { return nil }
+        let byteCount = slots.classes[classIndex].slotByteCount * slots.slotsPerRegion(classIndex)
+        guard slots.unusedBytes + byteCount <= configuration.memoryAheadBytes,
+            memoryBytes + byteCount <= configuration.memoryCapacityBytes / 4 * 3,
+            slots.quotaRoom(classIndex) / 2 >= byteCount
+        else { return nil }
+        return classIndex
     }
 
     // MARK: Between classes

@@ -74,8 +74,7 @@ extension StoreCore {
             Double(occupied + 1) <= Double(configuration.memoryBlockLimit ?? .max) * fraction, hasRoom(classIndex)
         else { return .none }
         if let slot = takeFree(classIndex, for: id, key: entries[id].key) { return .slot(slot) }
-        let otherBytes = memoryBytes - slots.regionBytes + metadataHeadroomBytes
-        return slots.planRegion(classIndex, otherBytes: otherBytes).map { .needsRegion($0) } ?? .none
+        return planRegion(classIndex).map { .needsRegion($0) } ?? .none
     }
 
     /// Makes what was read visible and ends its pins. Children end up colder than their parents, as after a lookup.

@@ -21,9 +21,7 @@ final class Region {
     private let base: UnsafeMutableRawPointer
 
     /// Allocates and maps a region. Slow, so never called under the store's lock.
-    ///
-    /// - Parameter isCleared: whether the kernel is to clear all pages now, rather than each at its first use.
-    init(slotByteCount: Int, slotCount: Int, isCleared: Bool = false) throws(KVStoreError) {
+    init(slotByteCount: Int, slotCount: Int) throws(KVStoreError) {
         let generationBytes = roundUp(slotCount * MemoryLayout<UInt64>.size, to: pageByteCount)
         let byteCount = slotByteCount * slotCount + generationBytes
         let hugePage = 2 << 20
@@ -44,7 +42,6 @@ final class Region {
         self.byteCount = byteCount
         self.fileDescriptor = descriptor
         unsafe self.base = address
-        if isCleared { unsafe CLinux_populate(address, byteCount) }
     }
 
     deinit {
@@ -54,6 +51,13 @@ final class Region {
     /// The bytes a region of `slotCount` slots takes from the cap.
     static func byteCount(slotByteCount: Int, slotCount: Int) -> Int {
         slotByteCount * slotCount + roundUp(slotCount * MemoryLayout<UInt64>.size, to: pageByteCount)
+    }
+
+    /// Has the kernel clear pages now, rather than each at its first use. Until it returns, nobody can map memory into this
+    /// process, so `range` should be short. False when the kernel does not do it.
+    func clearPages(_ range: Range<Int>) -> Bool {
+        precondition(range.lowerBound >= 0 && range.upperBound <= byteCount, "pages \(range) of \(byteCount)")
+        return unsafe CLinux_populate(base + range.lowerBound, range.count) == 0
     }
 
     /// The address of a slot; valid until the region is closed, which waits for every pin.

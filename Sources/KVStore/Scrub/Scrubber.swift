@@ -11,7 +11,7 @@ final class Scrubber: Sendable {
     private let configuration: ScrubConfiguration
     private let onEvent: (@Sendable (StoreEvent) -> Void)?
     private let isStopping = Monitor(false)
-    private let thread = Mutex<DiskThread?>(nil)
+    private let thread = BackgroundThread()
     /// When the last pass over each tier ended, 0 before the first.
     private let memoryPassEnd = Atomic<UInt64>(0)
     private let diskPassEnd = Atomic<UInt64>(0)
@@ -27,21 +27,16 @@ final class Scrubber: Sendable {
     }
 
     func start() {
-        let started = DiskThread(name: "kvstore-scrub") { [self] in
+        thread.start(name: "kvstore-scrub") { [self] in
             var loop = ScrubLoop(scrubber: self)
             loop.run()
         }
-        thread.withLock { $0 = started }
     }
 
     /// Ends the thread, after at most one block. The disk tier must still be open, for the cursor is written now.
     func stop() {
         isStopping.update { $0 = true }
-        let running = thread.withLock { thread -> DiskThread? in
-            defer { thread = nil }
-            return thread
-        }
-        running?.join()
+        thread.join()
     }
 
     /// Adds the age of the last passes.

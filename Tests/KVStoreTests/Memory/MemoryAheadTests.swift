@@ -18,7 +18,7 @@ struct MemoryAheadTests {
         while let plan = core.planRegionAhead() {
             byteCount += plan.byteCount
             try #require(byteCount <= core.configuration.memoryCapacityBytes)
-            let region = try Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount, isCleared: true)
+            let region = try Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
             let added = core.slots.addRegion(region, plan: plan)
             try #require(added)
         }
@@ -56,6 +56,41 @@ struct MemoryAheadTests {
         let ofQuota = try Self.plannedBytes(&other)
         #expect(ofQuota > 4 << 20)
         #expect(ofQuota < 8 << 20)
+    }
+
+    @Test func `Pages that were cleared need no fault when they are written`() throws {
+        let region = try Region(slotByteCount: 65536, slotCount: 64)
+        try #require(region.clearPages(0..<region.byteCount), "kernels before 5.14 cannot")
+        let before = minorFaults()
+        for slot in 0..<64 { unsafe memset(region.address(ofSlot: slot), 1, 65536) }
+        #expect(minorFaults() - before < 64, "of 1024 pages")
+    }
+
+    private func minorFaults() -> Int {
+        var usage = rusage()
+        let ofThisThread: __rusage_who_t = 1  // RUSAGE_THREAD, which Glibc's module leaves out
+        unsafe getrusage(ofThisThread, &usage)
+        return usage.ru_minflt
+    }
+
+    @Test func `Whoever has to wait pauses for longer and longer, and not at all once nobody is in the way`() {
+        var pace = ClearingPace()
+        func pauses(_ count: Int, waiting: UInt64) -> [UInt64] {
+            (0..<count).map { _ in
+                pace.note(elapsedNanoseconds: 200_000 + waiting, computedNanoseconds: 200_000)
+                return pace.pauseNanoseconds / 1_000_000
+            }
+        }
+        #expect(pauses(3, waiting: 60_000) == [0, 0, 0])
+        #expect(pauses(10, waiting: 3_000_000) == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128])
+        #expect(pauses(9, waiting: 60_000) == [64, 32, 16, 8, 4, 2, 1, 0, 0])
+    }
+
+    @Test func `Clearing with pauses ends when the store does`() throws {
+        let demand = RegionDemand()
+        demand.end()
+        #expect(demand.waitForEnd(untilNanoseconds: .max))
+        #expect(!RegionDemand().waitForEnd(untilNanoseconds: monotonicNanoseconds()))
     }
 
     @Test func `A store maps regions when a namespace is opened, keeps its cap, and ends the thread`() throws {
