@@ -102,10 +102,10 @@ int CLinux_hide_memory(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 
 void CLinux_bound_allocator(int arenas) {
 #ifdef __GLIBC__
     mallopt(M_ARENA_MAX, arenas);
-    // What glibc comes to by itself after it has seen large buffers. From the start, so that the buffers of disk reads are
-    // used again: their page faults took as long as the disk (256 MiB in blocks of 8 MiB: 430 ms, with this 270 ms).
-    mallopt(M_MMAP_THRESHOLD, 32 << 20);
-    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    // Small and from the start. By itself glibc raises both after it has seen large buffers, and malloc_trim leaves the end
+    // of every heap but the first alone: one burst of large buffers would stay for good (seen: 8 MiB beside 67).
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
 #else
     (void)arenas;
 #endif

@@ -74,6 +74,7 @@ extension DaemonStatistics {
         addCounts("hit tokens", \.hitTokens, sum: true)
         addCounts("blocks held", \.blocks)
         add("bytes held", size(store.memory.bytes), size(store.disk.bytes))
+        add("  of these without a block", size(store.unusedBytes), "")
         add("capacity", size(store.memory.capacityBytes), size(store.disk.capacityBytes))
         addCounts("evicted blocks", \.evictedBlocks)
         let (memoryAge, diskAge) = (store.memory.ageAtEviction, store.disk.ageAtEviction)

@@ -47,8 +47,9 @@ enum DaemonSample {
         store.requestedTokens = 144_793_085
         store.memory.hitBlocks = 18_839
         store.memory.hitTokens = 9_645_568
-        store.memory.blocks = 3_000
+        store.memory.blocks = 2_712
         store.memory.bytes = 196_608_000
+        store.unusedBytes = 18_874_368
         store.memory.capacityBytes = 610_279_424
         store.memory.evictedBlocks = 215_003
         store.memory.ageAtEviction = age(215_003, 42, 1_805)
@@ -88,7 +89,7 @@ enum DaemonSample {
         acme.requestedBlocks = 200_000
         acme.memoryHitBlocks = 15_000
         acme.diskHitBlocks = 40_000
-        acme.memoryBlocks = 2_400
+        acme.memoryBlocks = 2_112
         acme.memoryBytes = 157_286_400
         acme.memoryQuotaBytes = 256 << 20
         acme.diskBlocks = 8_000
@@ -112,7 +113,7 @@ enum DaemonSample {
             tokensPerBlock: 16
         )
         llama.blocks = 9_000
-        llama.memoryBlocks = 2_400
+        llama.memoryBlocks = 2_112
         llama.diskBlocks = 8_000
         var unknown = NamespaceStatistics(
             tenant: "#1a2b3c4d",

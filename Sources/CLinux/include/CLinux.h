@@ -62,7 +62,7 @@ int CLinux_eventfd_signal(int fd);
 /// Keeps other processes of the same user from reading this one's memory, and core files from being written.
 int CLinux_hide_memory(void);
 
-/// Has malloc use at most `arenas` heaps, and keep up to 64 MiB of free memory at the end of each. To be called before
+/// Has malloc use at most `arenas` heaps, and keep no more than 1 MiB of free memory at the end of each. To be called before
 /// there is a second thread.
 void CLinux_bound_allocator(int arenas);
 

@@ -112,6 +112,7 @@ extension StoreCore {
         result.reservations = reservationCount
         result.regions = slots.regionCount
         result.metadataBytes = metadataBytes
+        result.unusedBytes = slots.unusedBytes
         return result
     }
 

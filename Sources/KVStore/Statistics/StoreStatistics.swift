@@ -142,6 +142,8 @@ public struct StoreStatistics: Sendable, Codable, Hashable {
     public var regions = 0
     /// Metadata inside `memory.bytes`.
     public var metadataBytes = 0
+    /// Slots that hold nothing, inside `memory.bytes`: emptied, or taken ahead of need.
+    public var unusedBytes = 0
     /// Failures that paused the disk tier.
     public var diskErrors = 0
     /// Why the disk tier is off or paused; nil when it works or there is none.

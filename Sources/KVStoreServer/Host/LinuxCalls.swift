@@ -125,7 +125,7 @@ package enum ProcessSetup {
         CLinux_bound_allocator(Int32(clamping: max(2, sysconf(Int32(_SC_NPROCESSORS_ONLN)) / 2)))
     }
 
-    /// Gives back what `boundAllocator` has malloc keep. Without it the daemon's own memory grew under a soak from 67 MiB
+    /// Gives back what malloc keeps inside its heaps. Without it the daemon's own memory grew under a soak from 67 MiB
     /// after two minutes to 73 MiB after ten.
     static func giveBackFreeMemory() { CLinux_trim_allocator() }
 

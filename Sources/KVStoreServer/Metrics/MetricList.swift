@@ -221,6 +221,7 @@ package struct Metric: Sendable {
         one(.gauge, "reservations", "Open reservations.") { $0.store.reservations },
         one(.gauge, "regions", "Memory regions.") { $0.store.regions },
         one(.gauge, "metadata_bytes", "Metadata inside the bytes of the memory tier.") { $0.store.metadataBytes },
+        one(.gauge, "unused_bytes", "Slots without a block inside the bytes of memory.") { $0.store.unusedBytes },
         one(.gauge, "segments", "Segments on disk.") { $0.store.segments },
         one(.gauge, "disk_records", "Records in them, dead ones included.") { $0.store.diskRecords },
         one(.gauge, "disk_working", "0 when the disk tier is off or paused, 1 when it works or there is none.") {

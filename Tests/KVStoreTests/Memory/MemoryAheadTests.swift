@@ -96,7 +96,7 @@ struct MemoryAheadTests {
     @Test func `A store maps regions when a namespace is opened, keeps its cap, and ends the thread`() throws {
         let store = try BlockStore(Self.configuration(ahead: 8 << 20))
         let space = try store.namespace(.test(blockBytes: 65536))
-        while store.core.with({ $0.slots.unusedBytes }) < 6 << 20 { usleep(1000) }
+        while store.statistics.unusedBytes < 6 << 20 { usleep(1000) }
         let paths = (0..<200).map { conversation in [0] + (0..<8).map { 1000 + conversation * 10 + $0 } }
         for path in paths {
             #expect(BlockStoreTests.put(store, space.prefix(path)) >= 8)
