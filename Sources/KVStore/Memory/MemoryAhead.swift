@@ -41,8 +41,8 @@ final class MemoryAhead: Sendable {
             let end = min(offset + ClearingPace.pieceByteCount, region.byteCount)
             guard region.clearPages(offset..<end) else { return }
             pace.note(
-                elapsedNanoseconds: monotonicNanoseconds() - due,
-                computedNanoseconds: threadCPUNanoseconds() - startCPU
+                elapsedNanoseconds: max(monotonicNanoseconds(), due) - due,
+                computedNanoseconds: threadCPUNanoseconds() &- startCPU
             )
             offset = end
         }
