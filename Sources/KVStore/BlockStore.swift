@@ -391,19 +391,26 @@ final class CoreLock: Sendable {
     }
 
     /// Maps a planned region outside the lock. False when the kernel has no memory: the store lives on with what it has.
-    ///
-    /// - Parameter prepare: called with the region while nobody else knows it.
-    func addRegion(_ plan: SlotTable.RegionPlan, prepare: (Region) -> Void = { _ in }) -> Bool {
+    func addRegion(_ plan: SlotTable.RegionPlan) -> Bool { mapRegion(plan) != nil }
+
+    /// As `addRegion`; the region that the store has got. It may close it at any time, which unmaps it.
+    func mapRegion(_ plan: SlotTable.RegionPlan) -> WeakRegion? {
         let region = try? Region(slotByteCount: plan.slotByteCount, slotCount: plan.slotCount)
-        if let region { prepare(region) }
         // Handed over whole: nobody else knows the region yet.
         nonisolated(unsafe) let made = region
-        return with { core in
+        let isAdded = with { core in
             if let made = unsafe made, core.slots.addRegion(made, plan: plan) { return true }
             core.slots.cancelRegion(plan)
             return false
         }
+        return isAdded ? WeakRegion(region) : nil
     }
+}
+
+/// A region without a hold on it: what the store closes is unmapped at once.
+struct WeakRegion {
+    private(set) weak var region: Region?
+    init(_ region: Region?) { self.region = region }
 }
 
 /// @unchecked Sendable: the regions left the core and nobody else refers to them.

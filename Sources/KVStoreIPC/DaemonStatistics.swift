@@ -67,6 +67,7 @@ extension DaemonStatistics {
         store.memory.hitTokens = tenant.memoryHitTokens
         store.memory.blocks = tenant.memoryBlocks
         store.memory.bytes = tenant.memoryBytes
+        store.unusedBytes = tenant.unusedBytes
         store.memory.capacityBytes = tenant.memoryQuotaBytes ?? whole.memory.capacityBytes
         store.disk.hitBlocks = tenant.diskHitBlocks
         store.disk.hitTokens = tenant.diskHitTokens

@@ -49,6 +49,7 @@ struct DaemonViewTests {
         #expect(part.namespaces.map(\.tenant) == ["acme"])
         #expect(part.store.memory.hitBlocks == 15_000)
         #expect(part.store.memory.capacityBytes == 256 << 20)
+        #expect(part.store.unusedBytes == 18 << 20)
         #expect(part.store.disk.capacityBytes == 1 << 30)
         #expect(part.hottest.isEmpty)
         #expect(part.daemon.connections == 0)

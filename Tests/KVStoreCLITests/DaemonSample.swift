@@ -91,6 +91,7 @@ enum DaemonSample {
         acme.diskHitBlocks = 40_000
         acme.memoryBlocks = 2_112
         acme.memoryBytes = 157_286_400
+        acme.unusedBytes = 18_874_368
         acme.memoryQuotaBytes = 256 << 20
         acme.diskBlocks = 8_000
         acme.diskBytes = 398_458_880

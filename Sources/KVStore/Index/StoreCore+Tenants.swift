@@ -231,6 +231,7 @@ extension StoreCore {
             result.namespaces = namespaceCounts[index]
             for slotClass in slots.classes where slotClass.tenant == tenant.hash {
                 result.memoryBytes += slotClass.regionBytes + slotClass.closedSharedBytes
+                result.unusedBytes += slotClass.freeBytes
                 result.pinnedBytes += slotClass.pinnedCount * slotClass.slotByteCount
                 result.leases += slotClass.leaseCount
             }

@@ -17,27 +17,30 @@ final class MemoryAhead: Sendable {
             DiskThread.letOthersGoFirst()
             var pace = ClearingPace()
             while core.demand.wait() {
-                while let plan = core.with({ $0.planRegionAhead() }) {
-                    let isAdded = core.addRegion(plan) { Self.clear($0, &pace, core.demand) }
+                while core.demand.isCalm, let plan = core.with({ $0.planRegionAhead() }) {
                     // Without memory regions are taken when they are needed, and whoever needs one hears that there is none.
-                    guard isAdded else { return }
+                    guard let mapped = core.mapRegion(plan) else { return }
+                    Self.clear(mapped, &pace, core.demand)
                 }
             }
         }
     }
 
-    /// Ends the thread, after at most one piece of a region.
+    /// Ends the thread, after at most one region's allocation or one piece of it.
     func stop() {
         core.demand.end()
         thread.join()
     }
 
-    private static func clear(_ region: Region, _ pace: inout ClearingPace, _ demand: RegionDemand) {
+    /// Clears the pages of a region that is in use already: its slots are taken from the front, and pages that somebody was
+    /// quicker with cost nothing. Ends when the store closes the region, or is closed.
+    static func clear(_ mapped: WeakRegion, _ pace: inout ClearingPace, _ demand: RegionDemand) {
         var offset = 0
-        while offset < region.byteCount {
+        while true {
             let due = monotonicNanoseconds() + pace.pauseNanoseconds
-            let startCPU = threadCPUNanoseconds()
             guard !demand.waitForEnd(untilNanoseconds: due) else { return }
+            let startCPU = threadCPUNanoseconds()
+            guard let region = mapped.region, offset < region.byteCount else { return }
             let end = min(offset + ClearingPace.pieceByteCount, region.byteCount)
             guard region.clearPages(offset..<end) else { return }
             pace.note(
@@ -53,23 +56,26 @@ final class MemoryAhead: Sendable {
 ///
 /// An engine computes on every processor and waits for its slowest thread, so what clearing takes from one thread is taken
 /// from all of them. Nobody tells this thread that a processor is idle, but it can tell that none is: it was made to wait.
-/// Then it pauses, up to a length at which it takes 0.2 % of a processor; with nobody in its way it does not pause at all.
+/// From then on it pauses before every piece, which is 0.2 % of a processor, until several in a row did not have to wait.
+/// One is not enough: whoever has just slept is let in at once, and made to wait only when it goes on.
 struct ClearingPace {
     /// About 0.2 ms of work.
     static let pieceByteCount = 256 << 10
-    private static let shortestPause: UInt64 = 1_000_000
-    private static let longestPause: UInt64 = 128_000_000
+    private static let longPause: UInt64 = 128_000_000
+    private static let pausesUntilTrusted = 8
     /// Timers and idle processors wake up late as well, by less than this; a thread that has to wait its turn loses more.
     private static let tolerance: UInt64 = 500_000
 
-    private(set) var pauseNanoseconds: UInt64 = 0
+    private var pausesLeft = 0
+
+    var pauseNanoseconds: UInt64 { pausesLeft > 0 ? Self.longPause : 0 }
 
     /// A piece was cleared, `elapsed` after its time had come.
     mutating func note(elapsedNanoseconds: UInt64, computedNanoseconds: UInt64) {
         if elapsedNanoseconds > computedNanoseconds + Self.tolerance {
-            pauseNanoseconds = min(max(2 * pauseNanoseconds, Self.shortestPause), Self.longestPause)
+            pausesLeft = Self.pausesUntilTrusted
         } else {
-            pauseNanoseconds = pauseNanoseconds > Self.shortestPause ? pauseNanoseconds / 2 : 0
+            pausesLeft = max(pausesLeft - 1, 0)
         }
     }
 }
@@ -94,14 +100,22 @@ final class RegionDemand: Sendable {
         }
     }
     private let state = Monitor(State())
+    /// By itself, so that `note` wakes nobody who waits for the end.
+    private let isEnded = Monitor(false)
 
     func note() { state.update { $0.noteCount &+= 1 } }
 
-    func end() { state.update { $0.isEnded = true } }
+    func end() {
+        isEnded.update { $0 = true }
+        state.update { $0.isEnded = true }
+    }
+
+    /// Whether nobody has noted anything since `wait` returned.
+    var isCalm: Bool { state.update { $0.noteCount == $0.seenCount } }
 
     /// Whether `end` is called before then.
     func waitForEnd(untilNanoseconds deadline: UInt64) -> Bool {
-        state.wait(untilNanoseconds: deadline) { $0.isEnded ? true : nil } ?? false
+        isEnded.wait(untilNanoseconds: deadline) { $0 ? true : nil } ?? false
     }
 
     /// Waits for `note`, and then for calm; false after `end`.

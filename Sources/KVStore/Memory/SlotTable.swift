@@ -41,6 +41,9 @@ struct SlotClass {
     /// Slots of blocks in `resident`, `reserved` or `loading`: what the memory tier counts.
     var occupiedCount = 0
     let policy: any EvictionPolicy
+
+    /// Bytes of slots that hold nothing.
+    var freeBytes: Int { freeCount * slotByteCount }
 }
 
 /// All regions and slots, and the byte cap over them.
@@ -362,7 +365,7 @@ struct SlotTable: ~Copyable {
     func isDraining(_ id: SlotID) -> Bool { slots[Int(id)].isDraining }
 
     /// Bytes of slots that hold nothing, and of regions that are being mapped.
-    var unusedBytes: Int { classes.reduce(0) { $0 + $1.freeCount * $1.slotByteCount + $1.plannedBytes } }
+    var unusedBytes: Int { classes.reduce(0) { $0 + $1.freeBytes + $1.plannedBytes } }
 
     /// True while any region is being emptied.
     var hasDrainingRegion: Bool { regions.contains { $0?.isDraining == true } }

@@ -112,7 +112,7 @@ extension StoreCore {
         result.reservations = reservationCount
         result.regions = slots.regionCount
         result.metadataBytes = metadataBytes
-        result.unusedBytes = slots.unusedBytes
+        result.unusedBytes = slots.classes.reduce(0) { $0 + $1.freeBytes }
         return result
     }
 

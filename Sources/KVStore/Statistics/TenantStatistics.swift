@@ -30,6 +30,8 @@ public struct TenantStatistics: Sendable, Codable, Hashable {
     public var memoryBlocks = 0
     /// Bytes of the tenant's regions, those included that are closed and still mapped by clients.
     public var memoryBytes = 0
+    /// Slots that hold nothing, inside `memoryBytes`: emptied, or taken ahead of need.
+    public var unusedBytes = 0
     /// What `memoryBytes` may not pass; nil without a quota.
     public var memoryQuotaBytes: Int?
     /// Bytes of slots under a lease or a reservation, or being read or written in the background.

@@ -209,7 +209,6 @@ package final class Daemon: Sendable {
         }
         let context = context
         let pins = Self.repeatedly(every: .seconds(1)) { context.pins.expire(now: monotonicNanoseconds()) }
-        // Not more often: the buffers of the next reads have to be made anew then.
         let trims = Self.repeatedly(every: .seconds(15)) { ProcessSetup.giveBackFreeMemory() }
         notifier.ready(status: "serving")
         try? await gracefulShutdown()
