@@ -361,7 +361,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
         }
         #expect(await harness.eventually { harness.context.limit.open == 0 })
         #expect(await harness.eventually { harness.context.store.statistics.leases == 0 })
-        #expect(harness.context.store.statistics.reservations == 0)
+        #expect(await harness.eventually { harness.context.store.statistics.reservations == 0 })
         #expect(await harness.eventually { harness.context.staging.usedBytes == 0 })
         await harness.stop()
     }
