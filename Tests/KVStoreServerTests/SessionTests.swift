@@ -306,10 +306,10 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
     }
 
     @Test func `a lease lives as long as its client, however short its time is`() async throws {
-        let harness = try await DaemonHarness(in: directory, ["leaseTTL": "400ms"])
+        let harness = try await DaemonHarness(in: directory, ["leaseTTL": "1500ms"])
         let client = harness.client()
         let prefix = storeBlocks(client, try client.namespace(.test()), [1, 2, 3])
-        try await Task.sleep(for: .milliseconds(600))
+        try await Task.sleep(for: .seconds(2))
         client.close()
         let fresh = harness.client()
         _ = try fresh.namespace(.test())
@@ -317,7 +317,7 @@ private let hello = frame(.hello, HelloRequest(name: "raw").body)
             Issue.record("a stored prefix was not found")
             return
         }
-        try await Task.sleep(for: .milliseconds(900))
+        try await Task.sleep(for: .seconds(3))
         let isCurrent = lease.isCurrent
         #expect(isCurrent && harness.context.store.statistics.leases == 1)
         #expect(harness.context.counters.expiredLeases.count == 0)
