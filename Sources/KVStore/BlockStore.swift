@@ -126,11 +126,19 @@ public final class BlockStore: BlockCache {
     }
 
     /// Promotes what a coming request will need, in the background. Nobody waits, nothing is held.
-    public func prefetch(_ prefix: Prefix) {
-        guard let disk, match(prefix).needsDisk else { return }
-        disk.readers.submit {
-            let blocks = self.pinLeading(prefix, memoryOnly: false).blocks
+    ///
+    /// Reads that somebody waits for go first, and of many wishes at once the last are forgotten.
+    public func prefetch(_ prefix: Prefix) { prefetch(prefix, holding: ()) }
+
+    /// As `prefetch(_:)`; `ticket` lives until the wish is fulfilled or forgotten.
+    package func prefetch(_ prefix: Prefix, holding ticket: some Sendable) {
+        let found = match(prefix)
+        guard let disk, found.needsDisk else { return }
+        let stored = prefix.first(found.count)
+        disk.readers.submitWish {
+            let blocks = self.pinLeading(stored, memoryOnly: false).blocks
             self.endPins(blocks.map(\.slot))
+            withExtendedLifetime(ticket) {}
         }
     }
 

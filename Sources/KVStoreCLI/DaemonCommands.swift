@@ -17,8 +17,9 @@ struct HealthCommand: ParsableCommand {
     var json = false
 
     func run() throws {
+        let options = try daemon.clientOptions(of: "health")
         let report = Self.report { () throws(ClientError) in
-            try DaemonClient(socketPath: daemon.path, options: daemon.clientOptions).health()
+            try DaemonClient(socketPath: daemon.path, options: options).health()
         }
         Terminal.print(json ? try JSONText.encode(report) : Self.text(report))
         if report.exitCode != 0 { throw ExitCode(report.exitCode) }
@@ -113,6 +114,8 @@ struct PurgeCommand: ParsableCommand {
 
             Example:
               kvstore purge acme --yes
+
+            Exit codes: 0 done; 2 no answer, or refused.
             """
     )
 

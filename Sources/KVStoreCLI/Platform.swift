@@ -91,17 +91,19 @@ final class InputFile {
 
     /// Opens a file; the error names the path and what to do.
     init(path: String) throws(StartError) {
-        self.path = path
         // The path is passed as a C string that lives for the call.
-        descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
+        let opened = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard opened >= 0 else {
             let advice = errno == ENOENT ? "; check the path" : errno == EACCES ? "; check its permissions" : ""
             throw StartError("cannot open '\(path)': \(lastErrorText())\(advice)")
         }
+        // From here on `deinit` closes it, also when this throws: closing it here too would hit somebody else's descriptor
+        // that got the same number meanwhile.
+        self.path = path
+        descriptor = opened
         var status = stat()
         // fstat fills the structure that is passed.
         if unsafe fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFDIR {
-            close(descriptor)
             throw StartError("'\(path)' is a directory; give a file")
         }
     }

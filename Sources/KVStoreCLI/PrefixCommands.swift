@@ -77,7 +77,7 @@ extension DaemonOptions {
         // First by itself: a daemon that is not there is an error here, while the store would call it a miss.
         try run(command) { client in
             _ = try client.ping()
-            let store = RemoteBlockStore(socketPath: path, options: clientOptions)
+            let store = RemoteBlockStore(socketPath: path, options: try clientOptions())
             defer { store.close() }
             do {
                 try body(store, try options.prefix(in: store))
@@ -98,6 +98,8 @@ struct PinCommand: ParsableCommand {
 
             Example:
               kvstore pin --identity llama.json --tokens system-prompt.txt --seconds 3600
+
+            Exit codes: 0 blocks stay; 1 none does; 2 no answer, or refused.
             """
     )
 
@@ -112,10 +114,14 @@ struct PinCommand: ParsableCommand {
 
     func run() throws {
         try daemon.run("pin", on: blocks) { store, prefix in
-            let count = store.pin(prefix, seconds: seconds)
+            let count = try store.count(.pin, prefix, argument: seconds)
+            let missing = prefix.keys.count - count
             Terminal.print(
                 "\(grouped(count)) of \(grouped(prefix.keys.count)) blocks stay in memory for "
                     + secondsText(Double(seconds)) + "\n"
+                    + (missing == 0
+                        ? ""
+                        : "\(grouped(missing)) are not stored, or beyond what a tenant may pin: a quarter of its memory\n")
             )
             if count == 0 { throw ExitCode(1) }
         }
@@ -127,7 +133,7 @@ struct UnpinCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "unpin",
         abstract: "End a pin before its time.",
-        discussion: PrefixOptions.discussion
+        discussion: PrefixOptions.discussion + "\n\nExit codes: 0 done; 2 no answer, or refused."
     )
 
     @OptionGroup var daemon: DaemonOptions
@@ -135,7 +141,7 @@ struct UnpinCommand: ParsableCommand {
 
     func run() throws {
         try daemon.run("unpin", on: blocks) { store, prefix in
-            Terminal.print("\(grouped(store.unpin(prefix))) blocks unpinned\n")
+            Terminal.print("\(grouped(try store.count(.unpin, prefix))) blocks unpinned\n")
         }
     }
 }
@@ -150,6 +156,8 @@ struct RemoveCommand: ParsableCommand {
 
             Example:
               kvstore remove --identity llama.json --tokens prompt.txt --from 4
+
+            Exit codes: 0 done, also when there was nothing to remove; 2 no answer, or refused.
             """
     )
 
@@ -164,7 +172,7 @@ struct RemoveCommand: ParsableCommand {
 
     func run() throws {
         try daemon.run("remove", on: blocks) { store, prefix in
-            Terminal.print("\(grouped(store.remove(prefix, from: from))) blocks removed\n")
+            Terminal.print("\(grouped(try store.count(.remove, prefix, argument: from))) blocks removed\n")
         }
     }
 }

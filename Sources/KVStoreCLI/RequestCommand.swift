@@ -54,7 +54,7 @@ struct RequestCommand: ParsableCommand {
     }
 
     func run() throws {
-        let store = RemoteBlockStore(socketPath: daemon.path, options: daemon.clientOptions)
+        let store = RemoteBlockStore(socketPath: daemon.path, options: try daemon.clientOptions(of: "request"))
         defer { store.close() }
         let outcome: Outcome
         do {

@@ -14,6 +14,8 @@ struct StatsCommand: ParsableCommand {
               kvstore stats
               kvstore stats --watch 5
               kvstore stats --json | jq .store.memory.hitBlocks
+
+            Exit codes: 0 shown; 2 no answer, or refused.
             """
     )
 
@@ -68,6 +70,8 @@ struct NamespacesCommand: ParsableCommand {
         discussion: """
             A namespace is named by eight hex digits of a hash that is made anew with every start of the daemon. The \
             model is shown once an engine has opened the namespace since then.
+
+            Exit codes: 0 shown; 2 no answer, or refused.
             """
     )
 

@@ -14,6 +14,8 @@ struct TopCommand: ParsableCommand {
             Examples:
               kvstore top
               kvstore top --interval 0.5
+
+            For programs there is `kvstore stats --watch --json`. Exit codes: 0 shown; 2 no answer, or refused.
             """
     )
 

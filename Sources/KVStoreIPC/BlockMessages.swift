@@ -138,6 +138,9 @@ package struct WirePlace: Hashable, Sendable {
 /// ACQUIRE's reply: `u64 lease (0: none) | u32 count | u32 zero | count × (u32 region | u32 slot | u64 generation) |
 /// count × u8 tier`.
 package struct AcquireReply: Hashable, Sendable {
+    /// A place and a tier.
+    package static let bytesPerBlock = 17
+
     package var leaseID: UInt64
     package var places: [WirePlace]
     package var tiers: [Tier]
@@ -151,7 +154,7 @@ package struct AcquireReply: Hashable, Sendable {
     package init?(_ body: [UInt8]) {
         var reader = WireReader(body)
         guard let lease = reader.uint64(), let count = reader.uint32(), reader.uint32() == 0,
-            reader.remainingCount == Int(count) * 17
+            reader.remainingCount == Int(count) * Self.bytesPerBlock
         else { return nil }
         leaseID = lease
         places = (0..<count).map { _ in
@@ -162,7 +165,7 @@ package struct AcquireReply: Hashable, Sendable {
     }
 
     package var body: [UInt8] {
-        var writer = WireWriter(capacity: 16 + places.count * 17)
+        var writer = WireWriter(capacity: 16 + places.count * Self.bytesPerBlock)
         writer.append(leaseID)
         writer.append(UInt32(places.count))
         writer.append(0 as UInt32)

@@ -9,9 +9,9 @@ public struct ClientOptions: Sendable, Hashable {
     public var slowTimeoutSeconds: Double = 30
     /// Wait before the first attempt to connect again; doubles up to five seconds. Meanwhile every call is a miss at once.
     public var retrySeconds: Double = 0.05
-    /// What the daemon shows the client as, at most 64 bytes.
+    /// What the client calls itself in its first frame; the daemon takes it and makes no use of it. Cut after 64 bytes.
     public var name: String = ""
-    /// Shown instead of the user id, where the daemon binds the tenant to a token.
+    /// Shown instead of the user id, where the daemon binds the tenant to a token. At most 1024 bytes.
     public var token: [UInt8] = []
 
     /// The defaults.
@@ -33,17 +33,32 @@ struct ClientConnection: ~Copyable {
 
     /// Connects and says hello, all before `deadline`, and however late that is, within the time for one answer.
     static func open(path: String, options: ClientOptions, deadline: UInt64) throws(ClientError) -> ClientConnection {
+        guard options.token.count <= WireLimits.tokenByteCount else {
+            let text = "a token has at most \(WireLimits.tokenByteCount) bytes, this one \(options.token.count)"
+            throw ClientError(.permissionDenied, text)
+        }
         let now = monotonicNanoseconds()
         let limit = min(UInt64(max(0.001, options.timeoutSeconds) * 1e9), deadline > now ? deadline - now : 0)
         var connection = ClientConnection(try UnixSocket(path: path, timeoutNanoseconds: limit))
-        let name = options.name.isEmpty ? "kvstore client" : options.name
-        let request = HelloRequest(name: name, token: options.token)
+        let request = HelloRequest(name: Self.wireName(options.name), token: options.token)
         let body = try connection.call(.hello, request.body, deadline: now + limit)
         guard let reply = HelloReply(body), reply.version == 1 else {
             throw ClientError(.protocolError, "the daemon's hello is not understood; are both of one version?")
         }
         connection.hello = reply
         return connection
+    }
+
+    /// As many whole characters as fit.
+    static func wireName(_ name: String) -> String {
+        if name.isEmpty { return "kvstore client" }
+        var (kept, byteCount) = ("", 0)
+        for character in name {
+            byteCount += character.utf8.count
+            guard byteCount <= WireLimits.nameByteCount else { break }
+            kept.append(character)
+        }
+        return kept
     }
 
     private init(_ socket: consuming UnixSocket) {

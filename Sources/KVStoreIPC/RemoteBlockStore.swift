@@ -106,6 +106,11 @@ public final class RemoteBlockStore: BlockCache {
     @discardableResult
     public func unpin(_ prefix: Prefix) -> Int { core.count(.unpin, prefix, argument: 0, slow: true) }
 
+    /// PIN, UNPIN or REMOVE for people, who want to know why nothing was done: errors are thrown.
+    package func count(_ verb: Verb, _ prefix: Prefix, argument: Int = 0) throws(ClientError) -> Int {
+        try core.tryCounting(verb, prefix, argument: UInt32(clamping: argument))
+    }
+
     // MARK: Without shared memory
 
     /// The bytes of block `index` of a prefix, sent over the socket; nil on a miss.

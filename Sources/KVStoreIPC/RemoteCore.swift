@@ -101,8 +101,18 @@ final class RemoteCore: Sendable {
         slow: Bool = false
     ) -> [UInt8]? {
         guard !prefix.keys.isEmpty else { return nil }
+        return try? tryAsking(verb, prefix, argument: argument, payload: payload, slow: slow)
+    }
+
+    private func tryAsking(
+        _ verb: Verb,
+        _ prefix: Prefix,
+        argument: UInt32,
+        payload: [UInt8],
+        slow: Bool
+    ) throws(ClientError) -> [UInt8] {
         let deadline = gate.deadline(slow: slow)
-        return try? gate.with(deadline: deadline) { (connection, gate) throws(ClientError) in
+        return try gate.with(deadline: deadline) { (connection, gate) throws(ClientError) in
             let request = try Self.request(prefix, gate, argument: argument, payload: payload)
             return try connection.call(verb, request.body, deadline: deadline)
         }
@@ -118,6 +128,13 @@ final class RemoteCore: Sendable {
 
     func count(_ verb: Verb, _ prefix: Prefix, argument: UInt32, slow: Bool) -> Int {
         ask(verb, prefix, argument: argument, slow: slow).flatMap(NumberList.uint64).map { Int(clamping: $0) } ?? 0
+    }
+
+    /// As `count`, with the error instead of a zero.
+    func tryCounting(_ verb: Verb, _ prefix: Prefix, argument: UInt32) throws(ClientError) -> Int {
+        let reply = try tryAsking(verb, prefix, argument: argument, payload: [], slow: true)
+        guard let count = NumberList.uint64(reply) else { throw DaemonClient.notUnderstood }
+        return Int(clamping: count)
     }
 
     private static func request(

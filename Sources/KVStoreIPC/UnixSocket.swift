@@ -55,7 +55,40 @@ struct UnixSocket: ~Copyable {
     init(path: String, timeoutNanoseconds: UInt64) throws(ClientError) {
         let result = unsafe CLinux_connect(path, Int32(clamping: timeoutNanoseconds / 1_000_000))
         guard result >= 0 else { throw Self.connectError(-result, path) }
+        do throws(ClientError) {
+            try Self.requireTrusted(result, path)
+        } catch {
+            CLinux_close(result)
+            throw error
+        }
         descriptor = result
+    }
+
+    /// Whether a process of that user may be believed to be the daemon: it hands out bytes that engines compute with.
+    ///
+    /// Whoever may write in the socket's directory can put another socket there, so its owner is believed. In a directory
+    /// where everybody may make files, such as /tmp, that leaves root and the client's own user.
+    static func isTrusted(listener: UInt32, own: UInt32, directoryOwner: UInt32?) -> Bool {
+        listener == 0 || listener == own || listener == directoryOwner
+    }
+
+    private static func requireTrusted(_ descriptor: Int32, _ path: String) throws(ClientError) {
+        var (processID, listener, group): (Int32, UInt32, UInt32) = (0, 0, 0)
+        // All three live for the call.
+        let error = unsafe CLinux_peer_credentials(descriptor, &processID, &listener, &group)
+        guard error == 0 else { throw connectError(error, path) }
+        let end = path.lastIndex(of: "/")
+        let directory = end.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        var status = stat()
+        // The path is passed as a C string, the structure filled, during the call.
+        let owner = unsafe stat(directory, &status) == 0 ? status.st_uid : nil
+        guard isTrusted(listener: listener, own: geteuid(), directoryOwner: owner) else {
+            throw ClientError(
+                .permissionDenied,
+                "the process at \(path) belongs to user \(listener), who is neither you nor root nor the owner of "
+                    + "\(directory); let the daemon listen in a directory of its own user"
+            )
+        }
     }
 
     deinit {

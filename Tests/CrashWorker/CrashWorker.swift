@@ -8,6 +8,7 @@ import KVStoreTestSupport
 /// CrashWorker load DIRECTORY STATE SEED KIND FIRST-ID CAPACITY DELAY    stores until it is killed; see LoadSession
 /// CrashWorker check                                                    opens directories named on stdin; see CheckLoop
 /// CrashWorker client SOCKET SEED [TOKEN-FILE]                            uses a daemon until it is killed; see ClientSession
+/// CrashWorker heir SOCKET                                              a client whose child keeps its socket; see HeirSession
 /// CrashWorker hold DIRECTORY                                           keeps the directory open until stdin ends
 /// ```
 @main
@@ -18,6 +19,7 @@ struct CrashWorker {
         case "load": try LoadSession(arguments: Array(arguments.dropFirst(2))).run()
         case "check": CheckLoop().run()
         case "client": try ClientSession(arguments: Array(arguments.dropFirst(2))).run()
+        case "heir": try HeirSession.run(socketPath: arguments[2])
         case "hold":
             let store = try BlockStore(
                 Configuration(
@@ -28,7 +30,7 @@ struct CrashWorker {
             say("warm \(store.waitUntilWarm() ? 1 : 0)")
             while readLine() != nil {}
         default:
-            say("usage: CrashWorker load|check|client|hold …")
+            say("usage: CrashWorker load|check|client|heir|hold …")
             exit(64)
         }
     }

@@ -36,7 +36,7 @@ final class DaemonProcess {
         if let descriptorLimit {
             process.executableURL = URL(fileURLWithPath: "/bin/sh")
             process.arguments =
-                ["-c", "ulimit -Hn \(descriptorLimit); exec \"$0\" \"$@\"", Self.executable] + arguments
+                ["-c", "ulimit -n \(descriptorLimit) && exec \"$0\" \"$@\"", Self.executable] + arguments
         } else {
             process.executableURL = URL(fileURLWithPath: Self.executable)
             process.arguments = arguments
@@ -94,8 +94,15 @@ final class DaemonProcess {
 
     // MARK: Seen from outside
 
-    var descriptorCount: Int {
-        (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(identifier)/fd").count) ?? 0
+    /// Nil when they cannot be counted: the daemon hides them from other users than root.
+    var descriptorCount: Int? {
+        try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(identifier)/fd").count
+    }
+    /// How many descriptors it may have.
+    var descriptorLimit: Int? {
+        let text = (try? String(contentsOfFile: "/proc/\(identifier)/limits", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("Max open files") }
+        return line.flatMap { $0.split(separator: " ").dropFirst(3).first.flatMap { Int($0) } }
     }
 
     /// What the process has in memory, shared regions included.
@@ -104,6 +111,8 @@ final class DaemonProcess {
     var sharedBytes: Int { statusField("RssShmem:") << 10 }
     /// Of those, pages of files: code, which the kernel takes and reads again as it likes.
     var mappedFileBytes: Int { statusField("RssFile:") << 10 }
+    /// Of those, the heap and other memory of its own.
+    var anonymousBytes: Int { statusField("RssAnon:") << 10 }
     var threadCount: Int { statusField("Threads:") }
 
     private func statusField(_ name: String) -> Int {

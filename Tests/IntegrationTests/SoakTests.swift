@@ -32,29 +32,43 @@ struct SoakTests {
         var reports = [ClientReport](repeating: ClientReport(), count: 8)
         var (verified, stored, kills, stops) = (0, 0, 0, 0)
         var samples: [Sample] = []
+        // Clients that are stopped, and the second in which they go on.
+        var sleeping: [Int: Int] = [:]
         for second in 0..<seconds {
             for index in clients.indices { clients[index].listenAndRead(&reports[index], milliseconds: 120) }
             let victim = Int.random(in: 0..<8, using: &random)
             switch Int.random(in: 0..<10, using: &random) {
             case 0..<2:
                 _ = clients[victim].killAndWait()
+                sleeping[victim] = nil
                 reports[victim].read(clients[victim].remainingLines())
                 (verified, stored) = (verified + reports[victim].verified, stored + reports[victim].stored)
                 (reports[victim].verified, reports[victim].stored) = (0, 0)
                 clients[victim] = try start(victim)
                 kills += 1
             case 2:
+                guard sleeping[victim] == nil else { break }
                 clients[victim].send(signal: SIGSTOP)
-                usleep(100_000)
-                clients[victim].send(signal: SIGCONT)
                 stops += 1
+                // Every other one sleeps for three lease times, while the others go on.
+                if stops % 2 == 0 {
+                    sleeping[victim] = second + 6
+                } else {
+                    usleep(100_000)
+                    clients[victim].send(signal: SIGCONT)
+                }
             default: break
+            }
+            for (index, end) in sleeping where second >= end {
+                clients[index].send(signal: SIGCONT)
+                sleeping[index] = nil
             }
             #expect(daemon.isRunning, "the daemon ended: \(daemon.logText.suffix(1000))")
             if !daemon.isRunning { break }
             samples.append(try Sample(daemon))
             if second % 60 == 59 { print("after \(second / 60 + 1) min: \(Sample.median(samples.suffix(20)))") }
         }
+        let expired = try daemon.client().statistics().daemon.expiredLeases
         for index in clients.indices {
             _ = clients[index].killAndWait()
             reports[index].read(clients[index].remainingLines())
@@ -66,10 +80,12 @@ struct SoakTests {
         let before = Sample.median(samples.dropFirst(seconds / 5).prefix(window))
         let late = Sample.median(samples.suffix(window))
         print(
-            "soak of \(seconds) s: \(verified) blocks verified, \(stored) stored, \(kills) clients killed, \(stops) stopped; "
+            "soak of \(seconds) s: \(verified) blocks verified, \(stored) stored, \(kills) clients killed, \(stops) stopped, "
+                + "\(expired) leases expired; "
                 + "first \(before), at the end \(late)"
         )
         #expect(verified > seconds * 10)
+        #expect(expired > 0 || seconds < 60, "nobody slept through a lease")
         #expect(late.descriptors == before.descriptors)
         #expect(late.allocated <= before.allocated + before.allocated / 50)
     }

@@ -168,7 +168,8 @@ private let otherValues = [
     @Test func `staging and frames and the store together stay within the memory cap`() {
         let configuration = ServerConfiguration()
         let store = configuration.storeConfiguration()
-        let aside = configuration.stagingCapacityBytes + configuration.frameCapacityBytes
+        let aside =
+            configuration.stagingCapacityBytes + configuration.frameCapacityBytes + configuration.leaseNoteCapacityBytes
         #expect(store.memoryCapacityBytes + aside == configuration.memoryCapacityBytes)
     }
 

@@ -53,6 +53,59 @@ import Testing
         await harness.stop()
     }
 
+    @Test func `leases on the same blocks again and again end at what is set aside for their notes`() async throws {
+        let harness = try await DaemonHarness(in: directory)
+        let client = harness.client()
+        let prefix = storeBlocks(client, try client.namespace(.test()), [1, 2])
+        var connection = try harness.connection()
+        let opened = try #require(
+            NamespaceReply(
+                try connection.call(.openNamespace, NamespaceIdentity.test().canonicalEncoding, deadline: farAway)))
+        let request = PrefixRequest(namespaceID: opened.namespaceID, tokenCount: 32, blocks: .keys(prefix.keys))
+        let most = harness.context.leaseNotes.capacityBytes / LeaseBox.noteByteCount(blocks: 2)
+        var leases: [UInt64] = []
+        for _ in 0..<most {
+            let reply = AcquireReply(try connection.call(.acquire, request.body, deadline: farAway))
+            leases.append(try #require(reply).leaseID)
+        }
+        do {
+            _ = try connection.call(.acquire, request.body, deadline: farAway)
+            Issue.record("one more than there is room for")
+        } catch {
+            #expect(error.status == .limitReached && error.message.contains("release some"))
+        }
+        #expect(harness.context.store.statistics.leases == most)
+        connection.enqueue(.release, NumberList.body(Array(leases.dropLast())))
+        #expect(AcquireReply(try connection.call(.acquire, request.body, deadline: farAway))?.places.count == 2)
+        #expect(harness.context.leaseNotes.usedBytes == 2 * LeaseBox.noteByteCount(blocks: 2))
+        client.close()
+        await harness.stop()
+    }
+
+    @Test func `a prompt by its tokens has no more keys than one by its keys`() async throws {
+        let harness = try await DaemonHarness(in: directory)
+        var connection = try harness.connection()
+        var identity = NamespaceIdentity.test()
+        identity.tokensPerBlock = 1
+        let opened = try #require(
+            NamespaceReply(try connection.call(.openNamespace, identity.canonicalEncoding, deadline: farAway)))
+        let hasher = PrefixHasher(fingerprint: opened.fingerprint, tokensPerBlock: 1)
+        #expect(hasher.keys(tokens: [1]).count == 1)
+        let tokens = [UInt32](repeating: 5, count: WireLimits.keysPerRequest + 500)
+        let request = PrefixRequest(
+            namespaceID: opened.namespaceID,
+            tokenCount: UInt32(tokens.count),
+            blocks: .tokens(tokens)
+        )
+        let reply = MatchReply(try connection.call(.match, request.body, deadline: farAway))
+        #expect(reply?.tiers.isEmpty == true)
+        let requested = harness.context.store.statistics.requestedBlocks
+        #expect(AcquireReply(try connection.call(.acquire, request.body, deadline: farAway))?.leaseID == 0)
+        let counted = harness.context.store.statistics.requestedBlocks - requested
+        #expect(counted == WireLimits.keysPerRequest, "\(counted) keys were made")
+        await harness.stop()
+    }
+
     @Test func `blocks survive a drain and a start on the same directory`() async throws {
         let settings = ["diskCapacity": "64MiB"]
         let first = try await DaemonHarness(in: directory, settings)

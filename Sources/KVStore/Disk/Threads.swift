@@ -1,5 +1,6 @@
 // Threads of the disk tier. Blocking calls into RocksDB must not run on Swift's cooperative pool (it has one thread per
 // core and expects each to make progress) nor on Dispatch's shared queues, so the tier has plain threads of its own.
+internal import DequeModule
 internal import Glibc
 internal import Synchronization
 
@@ -144,12 +145,16 @@ final class BackgroundThread: Sendable {
     }
 }
 
-/// A fixed number of threads and a queue of jobs for them. The kernel takes names of at most 15 bytes, number included.
+/// A fixed number of threads and two queues for them: jobs that somebody waits for, and wishes that nobody waits for,
+/// which run when there is no job. The kernel takes names of at most 15 bytes, number included.
 package final class ReaderPool: Sendable {
     private struct State {
-        var jobs: [@Sendable () -> Void] = []
+        var jobs: Deque<@Sendable () -> Void> = []
+        var wishes: Deque<@Sendable () -> Void> = []
         var isStopping = false
     }
+    /// A wish is cheap to make and slow to fulfil: more than these are forgotten.
+    package static let wishLimit = 256
     private let state = Monitor(State())
     private let threads: [DiskThread]
 
@@ -164,8 +169,9 @@ package final class ReaderPool: Sendable {
 
     private static func nextJob(_ state: Monitor<State>) -> (@Sendable () -> Void)? {
         state.wait(untilNanoseconds: nil) { state -> (@Sendable () -> Void)?? in
-            if !state.jobs.isEmpty { return .some(state.jobs.removeFirst()) }
-            return state.isStopping ? .some(nil) : nil
+            if let job = state.jobs.popFirst() { return .some(job) }
+            if state.isStopping { return .some(nil) }
+            return state.wishes.popFirst().map { .some($0) }
         } ?? nil
     }
 
@@ -179,9 +185,22 @@ package final class ReaderPool: Sendable {
         if !accepted { job() }
     }
 
-    /// Finishes the jobs there are and ends the threads.
+    /// Runs `wish` when there is nothing else to do. False, and it is forgotten, when too many wait or the pool stops.
+    @discardableResult
+    package func submitWish(_ wish: @escaping @Sendable () -> Void) -> Bool {
+        state.update { state in
+            guard !state.isStopping, state.wishes.count < Self.wishLimit else { return false }
+            state.wishes.append(wish)
+            return true
+        }
+    }
+
+    /// Finishes the jobs there are, forgets the wishes and ends the threads.
     package func stop() {
-        state.update { $0.isStopping = true }
+        state.update {
+            $0.isStopping = true
+            $0.wishes = []
+        }
         for thread in threads { thread.join() }
     }
 }

@@ -60,13 +60,14 @@ package struct ServerConfiguration: Sendable, Hashable {
     /// Staging of all connections together never takes more: an eighth of the memory cap.
     package var stagingCapacityBytes: Int { memoryCapacityBytes / 8 }
     /// The same for requests and replies that carry blocks or long lists of keys.
-    package var frameCapacityBytes: Int { memoryCapacityBytes / 32 }
+    package var frameCapacityBytes: Int { memoryCapacityBytes / 128 * 3 }
+    /// And for what is noted of leases.
+    package var leaseNoteCapacityBytes: Int { memoryCapacityBytes / 128 }
 
-    /// What the engine is opened with: staging and frames are kept aside, so that all together stay within the cap.
+    /// What the engine is opened with: all of this is kept aside, so that everything together stays within the cap.
     package func storeConfiguration(onEvent: (@Sendable (StoreEvent) -> Void)? = nil) -> Configuration {
-        var configuration = Configuration(
-            memoryCapacityBytes: memoryCapacityBytes - stagingCapacityBytes - frameCapacityBytes
-        )
+        let aside = stagingCapacityBytes + frameCapacityBytes + leaseNoteCapacityBytes
+        var configuration = Configuration(memoryCapacityBytes: memoryCapacityBytes - aside)
         configuration.verifyMemoryHits = verifyMemoryHits
         configuration.memoryAheadBytes = min(memoryAheadBytes, configuration.memoryCapacityBytes / 8)
         configuration.onEvent = onEvent

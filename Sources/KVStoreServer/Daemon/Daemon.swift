@@ -186,7 +186,11 @@ package final class Daemon: Sendable {
         try await ServerBootstrap(group: group)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptErrorCount(context))
+                    let pause = AcceptPause { error in
+                        context.counters.acceptErrors.increment()
+                        context.logger.warning("cannot accept a connection: \(error)")
+                    }
+                    try channel.pipeline.syncOperations.addHandler(pause)
                 }
             }
             .childChannelOption(.maxMessagesPerRead, value: 1)
@@ -292,20 +296,5 @@ package final class Daemon: Sendable {
         context.store.close()
         listener.close()
         logger.info("stopped")
-    }
-}
-
-/// Counts what `accept` could not do. NIO itself waits a second after each, so that a process out of descriptors does not
-/// spin.
-private final class AcceptErrorCount: ChannelInboundHandler {
-    typealias InboundIn = any Channel
-    private let context: ServerContext
-
-    init(_ context: ServerContext) { self.context = context }
-
-    func errorCaught(context channel: ChannelHandlerContext, error: any Error) {
-        context.counters.acceptErrors.increment()
-        context.logger.warning("cannot accept a connection: \(error)")
-        channel.fireErrorCaught(error)
     }
 }

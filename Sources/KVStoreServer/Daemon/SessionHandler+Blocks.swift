@@ -19,7 +19,20 @@ extension SessionHandler {
             let prefix = Prefix(namespace: namespace, keys: keys, tokenCount: Int(request.tokenCount))
             return ({ prefix }, keys.count > Self.shortKeyCount)
         case .tokens(let tokens):
-            return ({ namespace.prefix(tokens: tokens) }, tokens.count > Self.shortTokenCount)
+            // No more keys than a request can name, however few tokens a block has.
+            let leading = tokens.prefix(WireLimits.keysPerRequest * namespace.identity.tokensPerBlock)
+            return ({ namespace.prefix(tokens: Array(leading)) }, tokens.count > Self.shortTokenCount)
+        }
+    }
+
+    /// What the keys of such a prefix take.
+    private func keyBytes(of request: PrefixRequest) -> Int {
+        let perKey = MemoryLayout<BlockKey>.stride
+        switch request.blocks {
+        case .keys(let keys): return keys.count * perKey
+        case .tokens(let tokens):
+            let tokensPerBlock = namespaces[request.namespaceID]?.identity.tokensPerBlock ?? 1
+            return min(tokens.count / tokensPerBlock, WireLimits.keysPerRequest) * perKey
         }
     }
 
@@ -62,8 +75,11 @@ extension SessionHandler {
 
     private func lease(_ box: LeaseBox?) {
         guard let box else { return reply(AcquireReply(leaseID: 0, places: [], tiers: []).body) }
+        guard let notes = BudgetShare(LeaseBox.noteByteCount(blocks: box.count), of: server.leaseNotes, for: owner),
+            takeReplyBytes(box.count * AcquireReply.bytesPerBlock)
+        else { return refuse(.limitReached, "too many blocks are leased; release some") }
         lastID += 1
-        leases[lastID] = box
+        leases[lastID] = (box, notes)
         machine.leased(lastID, blockCount: box.count)
         announce(box.places.map(\.regionID))
         reply(
@@ -154,10 +170,13 @@ extension SessionHandler {
     // MARK: Wishes
 
     func prefetch(_ request: PrefixRequest) {
+        // Nobody waits for it, so it is forgotten when what waits already takes too much.
+        let byteCount = 1024 + keyBytes(of: request)
+        guard let share = BudgetShare(byteCount, of: server.frames, for: owner) else { return finish() }
         let (make, isLong) = prefix(of: request)
         let store = server.store
         run(onWorker: isLong) {
-            store.prefetch(make())
+            store.prefetch(make(), holding: share)
         } then: { [self] in
             finish()
         }
@@ -214,6 +233,8 @@ final class LeaseBox: Sendable {
     }
 
     var count: Int { places.count }
+    /// Of each block its place, its tier and its slot are noted; rounded up, for arrays grow in steps.
+    static func noteByteCount(blocks count: Int) -> Int { 512 + 64 * count }
 }
 
 extension SharedRegion {

@@ -19,7 +19,8 @@ final class SessionHandler: ChannelDuplexHandler {
     var peer: PeerCredentials?
     var tenant: TenantTable.Entry?
     var namespaces: [UInt32: Namespace] = [:]
-    var leases: [UInt64: LeaseBox] = [:]
+    /// Leases, each with what its notes take.
+    var leases: [UInt64: (LeaseBox, BudgetShare)] = [:]
     var reservations: [UInt64: StagedReservation] = [:]
     var lastID: UInt64 = 0
     var staging: Staging?
@@ -48,7 +49,7 @@ final class SessionHandler: ChannelDuplexHandler {
     private var ticks: RepeatedTask?
 
     /// Bodies up to this size are not counted: each connection may have one.
-    static let freeFrameBytes = 64 << 10
+    static let freeFrameBytes = 16 << 10
 
     init(_ server: ServerContext) {
         self.server = server
@@ -176,11 +177,12 @@ final class SessionHandler: ChannelDuplexHandler {
         return false
     }
 
-    /// Counts a large reply. False when there is no room for it now.
+    /// Counts a large reply, for which what the request took is used again. False when there is no room for it now.
     func takeReplyBytes(_ count: Int) -> Bool {
-        if count <= Self.freeFrameBytes { return true }
-        guard server.frames.take(count, for: owner) else { return false }
-        heldFrameBytes += count
+        let more = count - heldFrameBytes
+        if more <= Self.freeFrameBytes { return true }
+        guard server.frames.take(more, for: owner) else { return false }
+        heldFrameBytes += more
         return true
     }
 

@@ -50,3 +50,18 @@ final class SharedBudget: Sendable {
         }
     }
 }
+
+/// What one taker has of a budget; it goes back with the last reference.
+final class BudgetShare: Sendable {
+    private let budget: SharedBudget
+    private let byteCount: Int
+    private let owner: String
+
+    /// Nil when that much is not left for the owner.
+    init?(_ byteCount: Int, of budget: SharedBudget, for owner: String) {
+        guard budget.take(byteCount, for: owner) else { return nil }
+        (self.budget, self.byteCount, self.owner) = (budget, byteCount, owner)
+    }
+
+    deinit { budget.give(byteCount, for: owner) }
+}

@@ -26,12 +26,7 @@ extension TenantTable {
         } catch {
             problems.append("stateDirectory: \(error)")
         }
-        for (index, entry) in entries.enumerated() {
-            guard let token = entry.token else { continue }
-            for other in entries[..<index] where other.token?.isEqual(to: token.bytes) == true {
-                problems.append("the tenants '\(other.name)' and '\(entry.name)' have the same token")
-            }
-        }
+        problems += Self.sameTokens(entries.map { ($0.name, $0.token) })
         if let name = configuration.operatorGroup {
             groupID = UserDatabase.groupID(named: name)
             if groupID == nil { problems.append("operatorGroup: there is no group '\(name)'") }
@@ -48,13 +43,15 @@ extension TenantTable {
     /// Looks at what a configuration names outside of itself, without making anything: token files and the group.
     package static func check(_ configuration: ServerConfiguration) throws(ConfigurationError) {
         var problems: [String] = []
+        var tokens: [(String, Secret?)] = []
         for tenant in configuration.tenants {
             do throws(HostFileError) {
-                if let path = tenant.tokenFile { _ = try TokenFile.read(path) }
+                if let path = tenant.tokenFile { tokens.append((tenant.name, try TokenFile.read(path))) }
             } catch {
                 problems.append("tenant '\(tenant.name)': \(error)")
             }
         }
+        problems += sameTokens(tokens)
         for (key, group) in [
             ("operatorGroup", configuration.operatorGroup), ("socketGroup", configuration.socketGroup),
         ] {
@@ -63,6 +60,15 @@ extension TenantTable {
             }
         }
         guard problems.isEmpty else { throw ConfigurationError(problems) }
+    }
+
+    /// One sentence for each pair of tenants with the same token: a client could not be told apart by it.
+    private static func sameTokens(_ tokens: [(name: String, token: Secret?)]) -> [String] {
+        tokens.enumerated().flatMap { index, entry -> [String] in
+            guard let token = entry.token else { return [] }
+            return tokens[..<index].filter { $0.token?.isEqual(to: token.bytes) == true }
+                .map { "the tenants '\($0.name)' and '\(entry.name)' have the same token" }
+        }
     }
 
     /// The tenant there is when none is configured.
