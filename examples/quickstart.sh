@@ -59,8 +59,16 @@ echo "== How large is the KV of a prompt? =="
 echo
 echo "== One daemon, two engine processes that share a system prompt =="
 start_daemon
+# Fails when a later user of the same system prompt finds nothing.
+expect_hits() { # NAME
+    grep -q "found .* blocks" "$directory/$1" && grep -q " 0 wrong bytes" "$directory/$1" || {
+        echo "the system prompt should have been found" >&2
+        exit 1
+    }
+}
 "$kvstore" request --socket "$socket" --user 1
-"$kvstore" request --socket "$socket" --user 2
+"$kvstore" request --socket "$socket" --user 2 | tee "$directory/second"
+expect_hits second
 
 echo
 echo "== The daemon is killed with SIGKILL, after the write-back delay and without a flush, and started again =="
@@ -69,7 +77,8 @@ kill -9 "$daemon"
 wait "$daemon" 2>/dev/null || true
 start_daemon
 sleep 1
-"$kvstore" request --socket "$socket" --user 3
+"$kvstore" request --socket "$socket" --user 3 | tee "$directory/third"
+expect_hits third
 "$kvstore" stats --socket "$socket"
 
 echo

@@ -387,7 +387,8 @@ struct HostileClientTests {
         let own = try SharedPrompts(good)
         for number in 0..<20 {
             let prefix = own.prefix(number)
-            good.store(prefix) { index, span in Payload.fill(&span, key: prefix.keys[index]) }
+            // As many blocks at a time as it gets places to prepare.
+            while good.store(prefix, fill: { index, span in Payload.fill(&span, key: prefix.keys[index]) }) > 0 {}
             #expect(good.match(prefix).count == prefix.keys.count, "another tenant cannot store any more")
         }
         #expect(try daemon.client().statistics().tenants.allSatisfy { $0.name != "hog" || $0.memoryBytes <= 16 << 20 })
