@@ -5,9 +5,9 @@
 #   bash examples/python/test.sh [--prefix DIR] [pytest arguments]
 #
 # DIR is where examples/install.sh has put the library; without it the library is installed into the environment.
-# KVSTORE_DAEMON names the kvstore program; without it the build's is used, and made if missing. pytest, numpy and mypy are
-# installed from the package index. The test of torch tensors is skipped in an environment without torch;
-# KVSTORE_TEST_TORCH=1 installs torch where it is missing, and nothing is skipped then.
+# KVSTORE_DAEMON names the kvstore program; without it the build's is used, and made if missing. pytest, numpy, mypy and
+# setuptools come from the package index, which is not asked for what is there. The test of torch tensors is skipped in an
+# environment without torch; KVSTORE_TEST_TORCH=1 installs torch where it is missing, and nothing is skipped then.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 cd "$root"
@@ -19,16 +19,14 @@ if [ "${1:-}" = "--prefix" ]; then
     shift 2
 fi
 [ -x "$environment/bin/python" ] || python3 -m venv "$environment"
-packages=(pytest numpy mypy)
+packages=(pytest numpy mypy "setuptools>=70.1")
 [ "${KVSTORE_TEST_TORCH:-}" != 1 ] || packages+=(torch)
-for package in "${packages[@]}"; do
-    "$environment/bin/python" -c "import $package" 2>/dev/null || "$environment/bin/pip" install --quiet "$package"
-done
+"$environment/bin/pip" install --quiet "${packages[@]}"
 if [ -z "$prefix" ]; then
     prefix="$environment"
     [ -e "$prefix/lib/libkvstore_c.so" ] || bash examples/install.sh --prefix "$prefix"
 fi
-"$environment/bin/pip" install --quiet --force-reinstall --no-deps ./examples/python
+"$environment/bin/pip" install --quiet --force-reinstall --no-deps --no-build-isolation ./examples/python
 rm -rf examples/python/build examples/python/*.egg-info
 
 if [ -z "${KVSTORE_DAEMON:-}" ]; then
