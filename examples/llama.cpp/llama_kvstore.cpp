@@ -483,7 +483,7 @@ struct Answer {
     std::string text;
     std::vector<float> logits;
     size_t prompt_tokens = 0;
-    double first_token_milliseconds = 0;
+    double first_token_milliseconds = 0, first_token_processor_milliseconds = 0;
 };
 
 llama_token greedy(const std::vector<float> &logits) {
@@ -502,6 +502,7 @@ Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &re
     if (tokens.size() + options.predict > static_cast<size_t>(options.context)) fail("the prompt is too long");
 
     const auto start = Clock::now();
+    const double start_processor = processor_milliseconds();
     size_t known = blocks.restore(tokens);
     report.restore_milliseconds = milliseconds_since(start);
     if (options.pause) pause();
@@ -513,6 +514,7 @@ Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &re
     answer.logits = engine.logits();
     answer.tokens.push_back(greedy(answer.logits));
     answer.first_token_milliseconds = milliseconds_since(start);
+    answer.first_token_processor_milliseconds = processor_milliseconds() - start_processor;
 
     while (static_cast<int>(answer.tokens.size()) < options.predict) {
         if (llama_vocab_is_eog(engine.vocabulary(), answer.tokens.back())) break;
@@ -552,6 +554,7 @@ void print_json(const Answer &answer, const Report &report) {
     const uint64_t logits = fnv1a(answer.logits.data(), answer.logits.size() * sizeof(float));
     std::printf("], \"logitsDigest\": \"%016llx\"", static_cast<unsigned long long>(logits));
     std::printf(", \"firstTokenMilliseconds\": %.2f", answer.first_token_milliseconds);
+    std::printf(", \"firstTokenProcessorMilliseconds\": %.2f", answer.first_token_processor_milliseconds);
     std::printf(", \"restoreMilliseconds\": %.2f", report.restore_milliseconds);
     std::printf(", \"storeMilliseconds\": %.2f", report.store_milliseconds);
     std::printf(", \"storeProcessorMilliseconds\": %.2f", report.store_processor_milliseconds);

@@ -1,6 +1,7 @@
 """Tests and measures llama_kvstore with processes of its own for every request. Exits with 1 if anything differs.
 
-    python test.py --program FILE [--work DIRECTORY] [--model FILE.gguf] [--json FILE] [--test-only]
+    python test.py --program FILE [--work DIRECTORY] [--model FILE.gguf] [--json FILE]
+        [--test-only | --measure-only | --overhead]
 
 Logits must be the same bit for bit whether the prompt was computed, restored from memory, restored from disk after
 kill -9, or restored in part because records were damaged; so must be the bytes of every block. Blocks with changed
@@ -27,6 +28,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from make_gguf import CONTEXT, make_gguf  # noqa: E402
+from overhead import measure_overhead  # noqa: E402
 
 Result = dict[str, Any]
 
@@ -279,6 +281,8 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="*", default=[1024, 2048, 4096], help="characters of prompts")
     parser.add_argument("--test-only", action="store_true")
     parser.add_argument("--measure-only", action="store_true")
+    parser.add_argument("--overhead", action="store_true", help="only measure what storing costs when nothing is reused")
+    parser.add_argument("--pairs", type=int, default=12, help="of that: how often with and without a store")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -288,17 +292,21 @@ def main() -> int:
             if not path.exists():
                 make_gguf(str(path), preset)
         failed = 0
-        if not given.measure_only:
+        if not given.measure_only and not given.overhead:
             # Nothing is read into memory ahead of time: what is found after a restart comes from disk.
             with Daemon(directory / "daemon", memory="512MiB", warm_up=False) as daemon:
                 failed = Suite(Program(given.program, models / "tiny.gguf", directory), daemon).run()
             print(f"{failed} checks failed" if failed else "all checks hold")
         if not given.test_only:
             program = Program(given.program, given.model or models / "small.gguf", directory)
-            rows = measure(program, directory, given.rounds, given.lengths)
+            if given.overhead:
+                prompts = [prompt(7000 + number, given.lengths[0], "?") for number in range(given.pairs + 1)]
+                rows = [measure_overhead(program, directory, given.pairs, prompts)]
+            else:
+                rows = measure(program, directory, given.rounds, given.lengths)
+                failed += sum(not row["identicalLogits"] for row in rows)
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
-            failed += sum(not row["identicalLogits"] for row in rows)
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
 """Tests and measures the chat with processes of its own. Exits with 1 if anything differs.
 
-    python test.py [--model DIRECTORY] [--json FILE] [--test-only] [--rounds N]
+    python test.py [--model DIRECTORY] [--json FILE] [--test-only | --measure-only | --overhead] [--rounds N]
 
 The logits of every answer's first token are compared bit for bit with those of a process that keeps its
 `past_key_values` and computes from the same point on; tokens with those of a process that keeps nothing; and the bytes
@@ -28,6 +28,7 @@ from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from kv_blocks import identity_of, shape_of  # noqa: E402
 from make_model import make_model  # noqa: E402
+from overhead import measure_overhead  # noqa: E402
 from test_interrupted import check_interrupted  # noqa: E402
 from test_names import check_names  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
@@ -233,11 +234,13 @@ def main() -> int:
     parser.add_argument("--words", type=int, nargs="*", default=[1000, 2000, 4000], help="words of system prompts")
     parser.add_argument("--test-only", action="store_true")
     parser.add_argument("--measure-only", action="store_true")
+    parser.add_argument("--overhead", action="store_true", help="only measure what storing costs when nothing is reused")
+    parser.add_argument("--pairs", type=int, default=12, help="of that: how often with and without a store")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         failed = 0
-        if not given.measure_only:
+        if not given.measure_only and not given.overhead:
             make_model(directory / "tiny", "tiny", dtype="float32")
             # Nothing is read into memory ahead of time: what is found after a restart comes from disk.
             with Daemon(directory / "daemon", memory="512MiB", warm_up=False) as daemon:
@@ -247,13 +250,17 @@ def main() -> int:
             model = given.model or directory / "small"
             if not given.model:
                 make_model(model, "small", dtype="float32")
-            chats = Chats(model, directory, os.cpu_count() or 2)
-            rows = [measure(chats, directory, given.rounds, words) for words in given.words]
-            for row in rows:
-                print_row(row, "process", "storing", "memory", "disk")
+            if given.overhead:
+                prompts = [text(7000 + number, given.words[0]) for number in range(given.pairs + 1)]
+                rows = [measure_overhead(model, directory, given.pairs, prompts)]
+            else:
+                chats = Chats(model, directory, os.cpu_count() or 2)
+                rows = [measure(chats, directory, given.rounds, words) for words in given.words]
+                for row in rows:
+                    print_row(row, "process", "storing", "memory", "disk")
+                failed += sum(not row["identicalLogits"] for row in rows)
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
-            failed += sum(not row["identicalLogits"] for row in rows)
     return 1 if failed else 0
 
 
