@@ -35,7 +35,7 @@ def check_interrupted(check: Checks, model: Path, daemon: Daemon, conversation: 
         what = f"{way} after {'loading' if moment == 'load' else 'filling places'}"
         turns = [f"{number} {conversation['system']}", *conversation["turns"]]
         computed, kept = _talk(chat, NoBlocks(), turns), _talk(chat, ProcessBlocks(64), turns)
-        with kvstore.Store.connect(daemon.socket, timeout_ms=500) as store:
+        with kvstore.Store.connect(daemon.socket, timeout_ms=3000) as store:
             go, come_back = ways[way]
             blocks = StoredBlocks(chat.model, store, 64)
             found = _talk(chat, blocks, turns, before_second=lambda: _once_after(blocks, moment, go))
