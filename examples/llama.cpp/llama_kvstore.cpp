@@ -1,5 +1,5 @@
 // Prompt in, text out, with llama.cpp; the KV of the prompt comes from kvstore where it is stored, and is stored where
-// it is not. Any GGUF model with a plain attention cache (no recurrent state) will do.
+// it is not. Any GGUF model will do that keeps nothing but KV of single tokens; others are refused.
 //
 // llama.cpp gives out the state of a whole sequence only. A block of a prompt is therefore copied to a scratch sequence
 // first (which moves no data: both share their cells), and the state of that is the block's bytes: positions, then the
@@ -7,16 +7,20 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include <ggml.h>
 #include <kvstore.h>
 #include <llama.h>
 
@@ -29,6 +33,13 @@ double milliseconds_since(Clock::time_point start) {
     return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
+// Of all threads of this process.
+double processor_milliseconds() {
+    timespec used = {};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return static_cast<double>(used.tv_sec) * 1e3 + static_cast<double>(used.tv_nsec) / 1e6;
+}
+
 [[noreturn]] void fail(const std::string &message) { throw std::runtime_error(message); }
 
 // ---- What the command line says ------------------------------------------------------------------------------------
@@ -37,16 +48,16 @@ struct Options {
     std::string model, socket, prompt = "Hello", revision, logits_path;
     int predict = 32, threads = 2, context = 8192, tokens_per_block = 128, timeout_milliseconds = 1000;
     int change_block = -1;
-    bool verify = false, json = false;
+    bool verify = false, json = false, pause = false;
 };
 
 const char *const usage =
     "usage: llama_kvstore --model FILE.gguf [--socket PATH] [--prompt TEXT | --prompt-file FILE] [--predict N]\n"
     "    [--threads N] [--context TOKENS] [--block TOKENS] [--timeout MILLISECONDS] [--revision TEXT]\n"
-    "    [--logits FILE] [--verify] [--json] [--change-block N]\n"
+    "    [--logits FILE] [--verify] [--json] [--pause] [--change-block N]\n"
     "Without --socket nothing is looked up or stored. --logits writes those of the first token. --verify reads every\n"
-    "restored block back and compares it. --change-block stores block N with other content: only for tests, which\n"
-    "must notice.\n";
+    "restored block back and compares it. --pause says `restored` to standard error when blocks were restored, and\n"
+    "waits for a line. --change-block stores block N with other content: only for tests, which must notice.\n";
 
 std::string contents_of(const std::string &path) {
     std::ifstream file(path, std::ios::binary);
@@ -67,7 +78,9 @@ Options parse(int count, char **arguments) {
         {"--block", &options.tokens_per_block}, {"--timeout", &options.timeout_milliseconds},
         {"--change-block", &options.change_block},
     };
-    std::map<std::string, bool *> flags = {{"--verify", &options.verify}, {"--json", &options.json}};
+    std::map<std::string, bool *> flags = {
+        {"--verify", &options.verify}, {"--json", &options.json}, {"--pause", &options.pause},
+    };
     for (int i = 1; i < count; ++i) {
         const std::string name = arguments[i];
         if (flags.count(name)) {
@@ -90,6 +103,19 @@ Options parse(int count, char **arguments) {
 
 // ---- The engine ----------------------------------------------------------------------------------------------------
 
+// Why a model cannot be stored in blocks of so many tokens; empty if it can.
+std::string refusal_of(const llama_model *model, int tokens_per_block) {
+    // The state at a block's end is none of single tokens, and llama.cpp only has the one after the last token.
+    if (llama_model_is_recurrent(model)) return "a recurrent model has no KV per token";
+    if (llama_model_is_hybrid(model)) return "a hybrid model has layers without KV per token";
+    if (llama_model_has_encoder(model)) return "the KV of a model with an encoder depends on more than its tokens";
+    if (llama_model_is_diffusion(model)) return "a diffusion model changes tokens that it has computed";
+    // Sliding windows keep all positions here, but the state of a range leaves out what its last token does not see.
+    const int window = llama_model_n_swa(model);
+    if (window <= 0 || window >= tokens_per_block) return "";
+    return "this model looks at " + std::to_string(window) + " tokens; make blocks of no more with --block";
+}
+
 // llama.cpp with one sequence that the prompt lives in, and one to move blocks through.
 class Engine {
 public:
@@ -104,7 +130,8 @@ public:
         }, nullptr);
         model_ = llama_model_load_from_file(options.model.c_str(), llama_model_default_params());
         if (!model_) fail("cannot load " + options.model);
-        if (llama_model_is_recurrent(model_)) fail("a recurrent model has no KV per token");
+        const std::string reason = refusal_of(model_, options.tokens_per_block);
+        if (!reason.empty()) fail(reason);
         context_ = llama_init_from_model(model_, parameters(options));
         if (!context_) fail("cannot make a context");
     }
@@ -155,6 +182,11 @@ public:
         return std::vector<float>(values, values + llama_vocab_n_tokens(vocabulary()));
     }
 
+    // Models may have other rotations of positions for contexts longer than the one they were trained with.
+    bool has_long_context() const {
+        return llama_n_ctx_seq(context_) > static_cast<uint32_t>(original_context());
+    }
+
     void clear() { llama_memory_clear(memory(), true); }
 
     // Bytes of the state of `count` tokens. It grows by the same amount with every token, so two tokens tell.
@@ -189,6 +221,14 @@ public:
     }
 
 private:
+    int original_context() const {
+        char architecture[128] = "", text[64] = "";
+        llama_model_meta_val_str(model_, "general.architecture", architecture, sizeof architecture);
+        const std::string key = std::string(architecture) + ".rope.scaling.original_context_length";
+        const bool is_given = llama_model_meta_val_str(model_, key.c_str(), text, sizeof text) > 0;
+        return is_given ? std::atoi(text) : llama_model_n_ctx_train(model_);
+    }
+
     static llama_context_params parameters(const Options &options) {
         llama_context_params parameters = llama_context_default_params();
         parameters.n_ctx = options.context;
@@ -216,6 +256,12 @@ uint64_t fnv1a(const void *bytes, size_t count, uint64_t hash = 1469598103934665
     return hash;
 }
 
+std::string hexadecimal(uint64_t number) {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
+    return text;
+}
+
 // A name for the file's content: its size, and 64 KiB from each of 64 places. For files that nobody forges.
 std::string revision_of(const std::string &path) {
     std::ifstream file(path, std::ios::binary | std::ios::ate);
@@ -228,11 +274,29 @@ std::string revision_of(const std::string &path) {
         file.read(sample.data(), static_cast<std::streamsize>(sample.size()));
         hash = fnv1a(sample.data(), static_cast<size_t>(file.gcount()), hash);
     }
-    char text[17];
-    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    return text;
+    return hexadecimal(hash);
 }
 
+// A name for all that the file says of how to compute, such as rotations, but for lists. The revision may not cover it:
+// whoever changes a number may keep the name.
+std::string metadata_of(const llama_model *model) {
+    const auto text = [model](auto read, int index) {
+        std::string value(static_cast<size_t>(std::max(0, read(model, index, nullptr, 0))) + 1, '\0');
+        read(model, index, value.data(), value.size());
+        return value;
+    };
+    std::map<std::string, std::string> values;  // in an order that is always the same
+    for (int index = 0; index < llama_model_meta_count(model); ++index) {
+        values[text(llama_model_meta_key_by_index, index)] = text(llama_model_meta_val_str_by_index, index);
+    }
+    uint64_t hash = fnv1a(nullptr, 0);
+    for (const auto &[key, value] : values) {
+        hash = fnv1a(value.data(), value.size(), fnv1a(key.data(), key.size(), hash));
+    }
+    return hexadecimal(hash);
+}
+
+// Points to the text.
 kvstore_field text_field(const char *name, const std::string &text) {
     kvstore_field field = {};
     field.name = name;
@@ -245,7 +309,8 @@ kvstore_field text_field(const char *name, const std::string &text) {
 // What was done with the blocks of a prompt.
 struct Report {
     size_t stored_blocks = 0, restored_blocks = 0, disk_blocks = 0, block_bytes = 0;
-    double restore_milliseconds = 0, store_milliseconds = 0, longest_call_milliseconds = 0;
+    double restore_milliseconds = 0, store_milliseconds = 0, store_processor_milliseconds = 0;
+    double longest_call_milliseconds = 0;
     bool verified = true;
     std::map<size_t, uint64_t> stored_digests, restored_digests;
 };
@@ -313,9 +378,15 @@ private:
         char description[256];
         llama_model_desc(engine_.model(), description, sizeof description);
         const std::string revision = options_.revision.empty() ? revision_of(options_.model) : options_.revision;
+        const std::string metadata = metadata_of(engine_.model());
         const std::string state = std::to_string(LLAMA_STATE_SEQ_VERSION), isa = llama_print_system_info();
+        const std::string context = engine_.has_long_context() ? "long" : "usual";
+        const std::string kernels = std::string(ggml_version()) + " " + ggml_commit();
         // The bytes depend on the file, on the form of the state, and on the kernels that computed them.
-        const kvstore_field fields[] = {text_field("state version", state), text_field("system", isa)};
+        const kvstore_field fields[] = {
+            text_field("metadata", metadata), text_field("context", context), text_field("state version", state),
+            text_field("kernels", kernels), text_field("system", isa),
+        };
         kvstore_identity identity = {};
         identity.struct_size = sizeof identity;
         identity.element_type = KVSTORE_FP16;
@@ -325,7 +396,7 @@ private:
         identity.tokens_per_block = static_cast<uint32_t>(tokens_per_block_);
         identity.opaque_block_bytes = bytes_;
         identity.fields = fields;
-        identity.field_count = 2;
+        identity.field_count = std::size(fields);
         const kvstore_status status = kvstore_namespace_open(store_, &identity, &space_, nullptr);
         if (status != KVSTORE_OK) std::fprintf(stderr, "without the store: %s\n", kvstore_last_error());
     }
@@ -412,11 +483,16 @@ struct Answer {
     std::string text;
     std::vector<float> logits;
     size_t prompt_tokens = 0;
-    double first_token_milliseconds = 0;
+    double first_token_milliseconds = 0, first_token_processor_milliseconds = 0;
 };
 
 llama_token greedy(const std::vector<float> &logits) {
     return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+void pause() {
+    std::fputs("restored\n", stderr);
+    for (int byte = 0; byte != EOF && byte != '\n';) byte = std::getchar();
 }
 
 Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &report) {
@@ -426,8 +502,10 @@ Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &re
     if (tokens.size() + options.predict > static_cast<size_t>(options.context)) fail("the prompt is too long");
 
     const auto start = Clock::now();
+    const double start_processor = processor_milliseconds();
     size_t known = blocks.restore(tokens);
     report.restore_milliseconds = milliseconds_since(start);
+    if (options.pause) pause();
     // Whole blocks first and the rest alone, whether or not anything was restored: then the last batch, and with it the
     // logits, are the same bit for bit.
     const size_t whole = (tokens.size() - 1) / options.tokens_per_block * options.tokens_per_block;
@@ -436,6 +514,7 @@ Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &re
     answer.logits = engine.logits();
     answer.tokens.push_back(greedy(answer.logits));
     answer.first_token_milliseconds = milliseconds_since(start);
+    answer.first_token_processor_milliseconds = processor_milliseconds() - start_processor;
 
     while (static_cast<int>(answer.tokens.size()) < options.predict) {
         if (llama_vocab_is_eog(engine.vocabulary(), answer.tokens.back())) break;
@@ -446,8 +525,10 @@ Answer answer(const Options &options, Engine &engine, Blocks &blocks, Report &re
     for (llama_token token : answer.tokens) answer.text += engine.text_of(token);
 
     const auto store_start = Clock::now();
+    const double store_processor = processor_milliseconds();
     blocks.store(tokens);
     report.store_milliseconds = milliseconds_since(store_start);
+    report.store_processor_milliseconds = processor_milliseconds() - store_processor;
     return answer;
 }
 
@@ -473,8 +554,10 @@ void print_json(const Answer &answer, const Report &report) {
     const uint64_t logits = fnv1a(answer.logits.data(), answer.logits.size() * sizeof(float));
     std::printf("], \"logitsDigest\": \"%016llx\"", static_cast<unsigned long long>(logits));
     std::printf(", \"firstTokenMilliseconds\": %.2f", answer.first_token_milliseconds);
+    std::printf(", \"firstTokenProcessorMilliseconds\": %.2f", answer.first_token_processor_milliseconds);
     std::printf(", \"restoreMilliseconds\": %.2f", report.restore_milliseconds);
     std::printf(", \"storeMilliseconds\": %.2f", report.store_milliseconds);
+    std::printf(", \"storeProcessorMilliseconds\": %.2f", report.store_processor_milliseconds);
     std::printf(", \"longestCallMilliseconds\": %.2f", report.longest_call_milliseconds);
     std::printf(", \"blockBytes\": %zu, \"restoredBlocks\": %zu", report.block_bytes, report.restored_blocks);
     std::printf(", \"diskBlocks\": %zu, \"storedBlocks\": %zu", report.disk_blocks, report.stored_blocks);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds everything for the llama.cpp example outside of the repository, tests it and measures it.
 #
-#   bash examples/llama.cpp/run.sh [--work DIR] [--model FILE.gguf] [--json FILE] [--test-only]
+#   bash examples/llama.cpp/run.sh [--work DIR] [--model FILE.gguf] [--json FILE] [--test-only | --overhead]
 #
 # Needs g++, Python 3.11 or later, a Swift toolchain and PyPI. The first time takes about 10 minutes, most of them for
 # llama.cpp, which is built from the sources in llama-cpp-python's release (or LLAMA_SOURCE) and kept in DIR.

@@ -1,6 +1,7 @@
 """Tests and measures llama_kvstore with processes of its own for every request. Exits with 1 if anything differs.
 
-    python test.py --program FILE [--work DIRECTORY] [--model FILE.gguf] [--json FILE] [--test-only]
+    python test.py --program FILE [--work DIRECTORY] [--model FILE.gguf] [--json FILE]
+        [--test-only | --measure-only | --overhead]
 
 Logits must be the same bit for bit whether the prompt was computed, restored from memory, restored from disk after
 kill -9, or restored in part because records were damaged; so must be the bytes of every block. Blocks with changed
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "common")]
 
 from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
-from make_gguf import make_gguf  # noqa: E402
+from make_gguf import CONTEXT, make_gguf  # noqa: E402
+from overhead import measure_overhead  # noqa: E402
 
 Result = dict[str, Any]
 
@@ -46,12 +49,37 @@ class Program:
     model: Path
     directory: Path
 
-    def run(self, text: str, socket: Path | None = None, *options: str) -> Result:
+    def run(
+        self,
+        text: str,
+        socket: Path | None = None,
+        *options: str,
+        model: Path | None = None,
+        when_restored: Callable[[], None] | None = None,
+    ) -> Result:
+        """What it prints. `when_restored` is called when it has restored blocks and computed nothing yet."""
+        command = self._command(text, socket, model, *options, *(["--pause"] if when_restored else []))
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, **pipes) as process:
+            if when_restored:
+                assert process.stderr.readline() == "restored\n"
+                when_restored()
+            output, errors = process.communicate("\n" if when_restored else None)
+        if process.returncode != 0:
+            raise SystemExit(errors)
+        return json.loads(output)
+
+    def refusal(self, model: Path) -> str:
+        """What it says against a model, if it ends because of it."""
+        done = subprocess.run(self._command("hello", None, model), capture_output=True, text=True)
+        return done.stderr.strip() if done.returncode == 2 else ""
+
+    def _command(self, text: str, socket: Path | None, model: Path | None, *options: str) -> list[str]:
         file = self.directory / "prompt.txt"
         file.write_text(text)
-        command = [self.path, "--model", self.model, "--prompt-file", file, "--json", "--predict", "12"]
-        command += ["--threads", str(os.cpu_count() or 2), *(["--socket", socket] if socket else []), *options]
-        return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True).stdout)
+        command = [self.path, "--model", model or self.model, "--prompt-file", file, "--json", "--predict", "12"]
+        command += ["--threads", os.cpu_count() or 2, *(["--socket", socket] if socket else []), *options]
+        return list(map(str, command))
 
 
 class Suite:
@@ -65,8 +93,13 @@ class Suite:
         self.cold = program.run(self.text)
         self.stored: dict[str, str] = {}
 
-    def _run(self, *options: str, text: str | None = None) -> Result:
-        return self.program.run(text or self.text, self.daemon.socket, "--verify", *options)
+    def _run(self, *options: str, text: str | None = None, **how: Any) -> Result:
+        return self.program.run(text or self.text, self.daemon.socket, "--verify", *options, **how)
+
+    def _model(self, name: str, **numbers: Any) -> Path:
+        path = self.program.directory / f"{name}.gguf"
+        make_gguf(str(path), "tiny", **numbers)
+        return path
 
     def _same(self, what: str, result: Result, reference: Result | None = None) -> None:
         reference = reference or self.cold
@@ -85,21 +118,26 @@ class Suite:
         self._same("storing", result)
         blocks = (result["promptTokens"] - 1) // 128
         self.check("storing: every whole block", result["storedBlocks"] >= blocks, result["storedBlocks"])
-        self.restored("memory", blocks)
+        self.restored("memory", blocks, disk_blocks=0)
         self.other_question(blocks)
         self.daemon.flush()
         self.daemon.restart()
-        self.restored("after kill -9", blocks)
+        self.restored("after kill -9", blocks, disk_blocks=blocks)
         self.damaged(blocks)
         self.away()
+        self.interrupted(blocks)
         self.changed()
+        self.named(blocks)
+        self.sliding(blocks)
+        self.refused()
         return self.check.failed
 
-    def restored(self, what: str, blocks: int) -> None:
+    def restored(self, what: str, blocks: int, disk_blocks: int) -> None:
         result = self._run()
         self._same(what, result)
         self._same_bytes(what, result)
         self.check(f"{what}: every whole block of the prompt", result["restoredBlocks"] == blocks)
+        self.check(f"{what}: {disk_blocks} of them from disk", result["diskBlocks"] == disk_blocks, result["diskBlocks"])
 
     def other_question(self, blocks: int) -> None:
         """Somebody else asks something else after the same text."""
@@ -114,17 +152,84 @@ class Suite:
         self.daemon.start()
         result = self._run()
         self._same(f"{flipped} bytes flipped on disk", result)
-        self.check("flipped: less was restored", result["restoredBlocks"] < blocks)
+        count = result["restoredBlocks"]
+        self.check("flipped: less was restored, from disk", count < blocks and result["diskBlocks"] == count, count)
 
     def away(self) -> None:
         self.daemon.kill()
         self._same("daemon killed", self._run())
         self.daemon.start()
         self.daemon.hang()
-        result = self._run("--timeout", "500")
+        limit = 3000
+        result = self._run("--timeout", str(limit))
         self.daemon.resume()
         self._same("daemon stopped by SIGSTOP", result)
-        print(f"     longest call of the store: {result['longestCallMilliseconds']:.0f} ms, the limit was 500")
+        longest = result["longestCallMilliseconds"]
+        self.check(f"stopped: no call took longer than {limit} ms allow", longest < 1.5 * limit, f"{longest:.0f} ms")
+
+    def interrupted(self, blocks: int) -> None:
+        """The daemon goes when the process has restored half of its prompt: it computes the rest, and cannot store."""
+        ways = {"killed": (self.daemon.kill, self.daemon.start), "stopped": (self.daemon.hang, self.daemon.resume)}
+        for seed, (way, (go, come_back)) in enumerate(ways.items()):
+            head = prompt(50 + seed, 8 * 128 - 1, "")
+            text = head + prompt(60 + seed, 600, "?")
+            cold = self.program.run(text)
+            self._run(text=head + "!")
+            result = self._run("--timeout", "3000", text=text, when_restored=go)
+            come_back()
+            self._same(f"{way} between restoring and storing", result, cold)
+            self.check(f"{way} there: restored before", result["restoredBlocks"] == 8, result["restoredBlocks"])
+            self.check(f"{way} there: nothing was stored", result["storedBlocks"] == 0, result["storedBlocks"])
+            waited = result["storeMilliseconds"]
+            self.check(f"{way} there: one wait of 3000 ms at most for all blocks", waited < 4500, f"{waited:.0f} ms")
+        after = self._run(text=text)
+        self._same("and when it is back", after, cold)
+        self.check("back: the rest is stored", after["storedBlocks"] >= (after["promptTokens"] - 1) // 128 - 8)
+
+    def named(self, blocks: int) -> None:
+        """Another number in the file's metadata makes other blocks, even if the revision is said to be the same."""
+        revision = ("--revision", "same")
+        self._run(*revision)
+        again = self._run(*revision)
+        self.check("same revision: restored", again["restoredBlocks"] == blocks)
+        for name, number in ("rope_base", 20_000.0), ("epsilon", 0.01):
+            model = self._model(name, **{name: number})
+            cold, result = self.program.run(self.text, model=model), self._run(*revision, model=model)
+            self._same(f"{name} {number} in the file", result, cold)
+            self.check(f"{name}: nothing stored was taken for it", result["restoredBlocks"] == 0)
+            self.check(f"{name}: the logits are others", cold["logitsDigest"] != self.cold["logitsDigest"])
+        longer = self._run("--context", str(CONTEXT + 1024))
+        self.check("longer than it was trained for: nothing stored was taken", longer["restoredBlocks"] == 0)
+        result = self._run(model=self._model("weights", seed=1))
+        self.check("other weights: nothing stored was taken for them", result["restoredBlocks"] == 0)
+
+    def sliding(self, blocks: int) -> None:
+        """Layers with a window: all blocks are stored, as all positions are kept."""
+        model = self._model("gemma3", architecture="gemma3", window=160)
+        cold = self.program.run(self.text, model=model)
+        stored = self._run(model=model)
+        self._same("sliding window, storing", stored, cold)
+        self.check("sliding window: every whole block", stored["storedBlocks"] >= blocks, stored["storedBlocks"])
+        self.daemon.flush()
+        self.daemon.restart()
+        for count, place in (blocks, "disk"), (0, "memory"):
+            result = self._run(model=model)
+            self._same(f"sliding window, {place}", result, cold)
+            found = result["restoredBlocks"] == blocks and result["diskBlocks"] == count
+            same = all(stored["storedDigests"][block] == digest for block, digest in result["restoredDigests"].items())
+            self.check(f"sliding window, {place}: every block, byte for byte", found and same)
+
+    def refused(self) -> None:
+        """Models whose blocks would be wrong, or none."""
+        models = {
+            "hybrid": dict(architecture="jamba"),
+            "recurrent": dict(architecture="mamba"),
+            "diffusion": dict(architecture="llada"),
+            "looks at 48 tokens": dict(architecture="gemma3", window=48),
+        }
+        for word, numbers in models.items():
+            said = self.program.refusal(self._model(f"refused-{numbers['architecture']}", **numbers))
+            self.check(f"refused: {numbers}", word in said, said)
 
     def changed(self) -> None:
         """The negative control: block 3 is stored with other content, under another revision."""
@@ -176,6 +281,8 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="*", default=[1024, 2048, 4096], help="characters of prompts")
     parser.add_argument("--test-only", action="store_true")
     parser.add_argument("--measure-only", action="store_true")
+    parser.add_argument("--overhead", action="store_true", help="only measure what storing costs when nothing is reused")
+    parser.add_argument("--pairs", type=int, default=12, help="of that: how often with and without a store")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -185,16 +292,21 @@ def main() -> int:
             if not path.exists():
                 make_gguf(str(path), preset)
         failed = 0
-        if not given.measure_only:
-            with Daemon(directory / "daemon", memory="512MiB") as daemon:
+        if not given.measure_only and not given.overhead:
+            # Nothing is read into memory ahead of time: what is found after a restart comes from disk.
+            with Daemon(directory / "daemon", memory="512MiB", warm_up=False) as daemon:
                 failed = Suite(Program(given.program, models / "tiny.gguf", directory), daemon).run()
             print(f"{failed} checks failed" if failed else "all checks hold")
         if not given.test_only:
             program = Program(given.program, given.model or models / "small.gguf", directory)
-            rows = measure(program, directory, given.rounds, given.lengths)
+            if given.overhead:
+                prompts = [prompt(7000 + number, given.lengths[0], "?") for number in range(given.pairs + 1)]
+                rows = [measure_overhead(program, directory, given.pairs, prompts)]
+            else:
+                rows = measure(program, directory, given.rounds, given.lengths)
+                failed += sum(not row["identicalLogits"] for row in rows)
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
-            failed += sum(not row["identicalLogits"] for row in rows)
     return 1 if failed else 0
 
 

@@ -27,13 +27,17 @@ Message = dict[str, str]
 
 @dataclass
 class Answer:
-    """One answer and what it took. `logits_digest` is of the logits of the first token."""
+    """One answer and what it took: until its first token, and after its last, for storing, by the clock and by what all
+    threads of this process used. `logits_digest` is of the logits of the first token."""
 
     tokens: list[int]
     text: str
     prompt_tokens: int
     first_token_seconds: float
+    first_token_processor_seconds: float
     logits_digest: str
+    save_seconds: float
+    save_processor_seconds: float
 
 
 class Chat:
@@ -56,18 +60,20 @@ class Chat:
         """Computes what is not known of the conversation, then the answer, greedily; then stores what was computed."""
         tokens = self._tokenize(messages)
         prompt_tokens = len(tokens)
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         cache, known = self.blocks.load(tokens)
         logits = self._prefill(tokens, cache, known)
         answer = [int(logits.argmax())]
-        seconds = time.perf_counter() - start
+        first = (time.perf_counter() - start, time.process_time() - processor)
         digest = hashlib.sha256(logits.float().numpy().tobytes()).hexdigest()
         while len(answer) < self.most_tokens and answer[-1] != self.tokenizer.eos_token_id:
             tokens.append(answer[-1])
             answer.append(int(self._forward(tokens[-1:], cache).argmax()))
+        start, processor = time.perf_counter(), time.process_time()
         self.blocks.save(tokens, cache)
+        save = (time.perf_counter() - start, time.process_time() - processor)
         text = self.tokenizer.decode(answer, skip_special_tokens=True)
-        return Answer(answer, text, prompt_tokens, seconds, digest)
+        return Answer(answer, text, prompt_tokens, *first, digest, *save)
 
     def _tokenize(self, messages: list[Message]) -> list[int]:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -5,13 +5,14 @@
     model(tokens[known:], past_key_values=cache)
     blocks.save(tokens, cache)                 # the blocks that are missing
 
-A block is `[layer][K or V][token][head][dimension]`. Its name covers its tokens and all before them, the model (a
-digest of the weights that are loaded), the element type and the attention that is used.
+A block is `[layer][K or V][token][head][dimension]`. Its name covers its tokens and all before them, the model (digests
+of all numbers that are loaded and of the whole configuration), the element type and the code that computes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from typing import Protocol
 
 import kvstore
 import torch
-from transformers import DynamicCache, PreTrainedModel
+import transformers
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+# Other kinds of layers carry a state from token to token, of which a block would have to hold what it was at its end.
+ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,30 @@ class Shape:
         return self.heads * self.value_dimension
 
 
+def refuse_unsuitable(config: PretrainedConfig) -> None:
+    """Raises for models whose KV of a token depends on more than the tokens before it, or is not all there is."""
+    if config.is_encoder_decoder:
+        raise ValueError("the KV of a model with an encoder depends on more than the tokens before it")
+    if kinds := set(getattr(config, "layer_types", None) or []) - ATTENTION_LAYERS:
+        raise ValueError(f"layers of kind {', '.join(sorted(kinds))} keep a state that is not KV of single tokens")
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        kind = parameters.get("rope_type") or ""
+        if "dynamic" in kind or kind == "longrope":
+            raise ValueError(f"positions of type {kind} rotate a token's keys by how many tokens come after it")
+
+
 def shape_of(model: PreTrainedModel) -> Shape:
-    """Found by computing one token."""
+    """Found by computing one token. Raises for models that blocks do not fit."""
+    config = model.config.get_text_config()
+    refuse_unsuitable(config)
     cache = DynamicCache()
     with torch.inference_mode():
         model(torch.zeros((1, 1), dtype=torch.long), past_key_values=cache, use_cache=True)
+    if any(getattr(layer, "keys", None) is None for layer in cache.layers):
+        raise ValueError("not all layers of this model keep KV")
+    if len(cache.layers) != config.num_hidden_layers:
+        raise ValueError(f"{len(cache.layers)} of {config.num_hidden_layers} layers of this model keep KV")
     shapes = {(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers}
     if len(shapes) != 1:
         raise ValueError("the layers of this model keep different shapes; only models of one shape are supported")
@@ -56,14 +79,22 @@ def shape_of(model: PreTrainedModel) -> Shape:
 
 
 def digest_of(model: PreTrainedModel) -> str:
-    """A name for the weights: of each parameter its name, shape and 64 numbers spread over it."""
+    """A name for every number that is loaded: of each tensor its name, shape, type and all of its bytes."""
     digest = hashlib.sha256()
-    for name, parameter in model.state_dict().items():
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)].float().contiguous()
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(sample.numpy().tobytes())
+    # Buffers that are in no file too, such as the frequencies that positions are made with.
+    tensors = model.state_dict() | dict(model.named_buffers())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def digest_of_config(config: PretrainedConfig) -> str:
+    """A name for the whole configuration, but for where it was read and what wrote it."""
+    values = json.loads(config.to_json_string(use_diff=False))
+    for name in "_name_or_path", "transformers_version":
+        values.pop(name, None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def identity_of(model: PreTrainedModel, shape: Shape, tokens_per_block: int) -> kvstore.Identity:
@@ -79,7 +110,9 @@ def identity_of(model: PreTrainedModel, shape: Shape, tokens_per_block: int) -> 
         value_head_dimension=shape.value_dimension,
         tokens_per_block=tokens_per_block,
         additional={
-            "engine": "transformers",
+            "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
+            "class": type(model).__name__,
+            "configuration": digest_of_config(model.config),
             "attention": str(model.config._attn_implementation),
             "instructions": torch.backends.cpu.get_cpu_capability(),
         },
@@ -153,6 +186,7 @@ class StoredBlocks:
                 break
             self.use.stored_blocks += reservation.committed
 
+    @torch.no_grad()
     def _fill(self, reservation: kvstore.Reservation, cache: DynamicCache) -> None:
         for number, block in zip(reservation.block_numbers, reservation.torch(self.shape.dtype, (-1,))):
             tokens = slice(number * self.tokens_per_block, (number + 1) * self.tokens_per_block)

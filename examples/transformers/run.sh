@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs PyTorch's CPU build and transformers outside of the repository, then tests the chat and measures it.
 #
-#   bash examples/transformers/run.sh [--work DIR] [options of test.py, such as --test-only or --model DIRECTORY]
+#   bash examples/transformers/run.sh [--work DIR] [options of test.py, such as --test-only, --overhead or --model DIRECTORY]
 #
 # Needs Python 3.11 or later, a Swift toolchain and PyPI. TRANSFORMERS_PYTHON names an environment that exists already.
 set -euo pipefail

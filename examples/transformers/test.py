@@ -1,6 +1,6 @@
 """Tests and measures the chat with processes of its own. Exits with 1 if anything differs.
 
-    python test.py [--model DIRECTORY] [--json FILE] [--test-only] [--rounds N]
+    python test.py [--model DIRECTORY] [--json FILE] [--test-only | --measure-only | --overhead] [--rounds N]
 
 The logits of every answer's first token are compared bit for bit with those of a process that keeps its
 `past_key_values` and computes from the same point on; tokens with those of a process that keeps nothing; and the bytes
@@ -28,6 +28,9 @@ from checks import Checks, print_row  # noqa: E402
 from daemon import Daemon  # noqa: E402
 from kv_blocks import identity_of, shape_of  # noqa: E402
 from make_model import make_model  # noqa: E402
+from overhead import measure_overhead  # noqa: E402
+from test_interrupted import check_interrupted  # noqa: E402
+from test_names import check_names  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 Result = dict[str, Any]
@@ -102,16 +105,19 @@ class Suite:
         restored = [result["restored_blocks"] for result in results]
         self.check("storing: later turns and the other user find blocks", all(count > 0 for count in restored[1:]))
         self._same_bytes("storing", results)
-        self.warm("memory")
+        self.warm("memory", from_disk=False)
         self.daemon.flush()
         self.daemon.restart()
-        self.warm("after kill -9")
+        self.warm("after kill -9", from_disk=True)
         self.damaged()
         self.away()
+        check_interrupted(self.check, self.chats.model, self.daemon, conversations(100, 600)[0])
+        self.configured()
         self.changed()
+        check_names(self.check, self.chats.model)
         return self.check.failed
 
-    def warm(self, what: str) -> None:
+    def warm(self, what: str, from_disk: bool) -> None:
         """Answers the first turns only: later ones would find what this very run had stored, too."""
         requests = [chat | {"turns": chat["turns"][:1]} for chat in self.requests]
         results = self._run(requests=requests)
@@ -119,6 +125,10 @@ class Suite:
         self.check(f"{what}: logits bit for bit", equal("logits_digest", results, first))
         wholes = [(result["prompt_tokens"] - 1) // 64 for result in results]
         self.check(f"{what}: every whole block", wholes == [result["restored_blocks"] for result in results], wholes)
+        # Once read, they are in memory too: the second user finds what both share there.
+        disk = [result["disk_blocks"] for result in results]
+        right = disk[0] == wholes[0] and 0 < disk[1] < wholes[1] if from_disk else disk == [0, 0]
+        self.check(f"{what}: {'read from disk' if from_disk else 'none of them from disk'}", right, disk)
         self._same_bytes(what, results)
         self._same(f"{what}, all turns", self._run())
 
@@ -132,6 +142,7 @@ class Suite:
         self.check(
             f"{flipped} bytes flipped on disk: less was restored", count < self.process[0]["prompt_tokens"] // 64
         )
+        self.check("flipped: all of it came from disk", results[0]["disk_blocks"] == count, results[0]["disk_blocks"])
         self.check("flipped: tokens as without a cache", results[0]["tokens"] == self.nothing[0]["tokens"], count)
         reference = self.chats.run(requests * 2, "process", "--most-blocks", count)[1]
         same = results[0]["logits_digest"] == reference["logits_digest"]
@@ -145,6 +156,24 @@ class Suite:
         results = self._run("--timeout", 500)
         self.daemon.resume()
         self._same("daemon stopped by SIGSTOP", results, self.nothing)
+
+    def configured(self) -> None:
+        """The same directory and the same weights, but another number in `config.json`: nothing stored is for it."""
+        self.daemon.restart()
+        request = [self.requests[0] | {"turns": self.requests[0]["turns"][:1]}]
+        path = self.chats.model / "config.json"
+        original = path.read_text()
+        rope = {"rope_type": "default", "rope_theta": 20_000.0}
+        scaled = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
+        for changes in {"rms_norm_eps": 0.01}, {"rope_parameters": rope}, {"rope_parameters": scaled}:
+            path.write_text(json.dumps(json.loads(original) | changes))
+            computed, result = self.chats.run(request, "none")[0], self._run(requests=request)[0]
+            path.write_text(original)
+            same = result["logits_digest"] == computed["logits_digest"] != self.process[0]["logits_digest"]
+            self.check(f"config.json with {changes}: nothing stored is taken for it", result["restored_blocks"] == 0)
+            self.check("its logits are its own, as without a cache", same)
+        result = self._run(requests=request)[0]
+        self.check("config.json as before: found again", result["restored_blocks"] > 0, result["restored_blocks"])
 
     def changed(self) -> None:
         """The negative control: a block is replaced by one with other content, which is as valid to the store."""
@@ -205,26 +234,33 @@ def main() -> int:
     parser.add_argument("--words", type=int, nargs="*", default=[1000, 2000, 4000], help="words of system prompts")
     parser.add_argument("--test-only", action="store_true")
     parser.add_argument("--measure-only", action="store_true")
+    parser.add_argument("--overhead", action="store_true", help="only measure what storing costs when nothing is reused")
+    parser.add_argument("--pairs", type=int, default=12, help="of that: how often with and without a store")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         failed = 0
-        if not given.measure_only:
+        if not given.measure_only and not given.overhead:
             make_model(directory / "tiny", "tiny", dtype="float32")
-            with Daemon(directory / "daemon", memory="512MiB") as daemon:
+            # Nothing is read into memory ahead of time: what is found after a restart comes from disk.
+            with Daemon(directory / "daemon", memory="512MiB", warm_up=False) as daemon:
                 failed = Suite(Chats(directory / "tiny", directory, threads=1), daemon).run()
             print(f"{failed} checks failed" if failed else "all checks hold")
         if not given.test_only:
             model = given.model or directory / "small"
             if not given.model:
                 make_model(model, "small", dtype="float32")
-            chats = Chats(model, directory, os.cpu_count() or 2)
-            rows = [measure(chats, directory, given.rounds, words) for words in given.words]
-            for row in rows:
-                print_row(row, "process", "storing", "memory", "disk")
+            if given.overhead:
+                prompts = [text(7000 + number, given.words[0]) for number in range(given.pairs + 1)]
+                rows = [measure_overhead(model, directory, given.pairs, prompts)]
+            else:
+                chats = Chats(model, directory, os.cpu_count() or 2)
+                rows = [measure(chats, directory, given.rounds, words) for words in given.words]
+                for row in rows:
+                    print_row(row, "process", "storing", "memory", "disk")
+                failed += sum(not row["identicalLogits"] for row in rows)
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
-            failed += sum(not row["identicalLogits"] for row in rows)
     return 1 if failed else 0
 
 

@@ -174,6 +174,15 @@ _loaded: Optional[ctypes.CDLL] = None
 _NAME = "libkvstore_c.so"
 
 
+def _renew_lock() -> None:
+    """In a forked child nobody would ever let go of a lock that another thread held at that moment."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def _candidates() -> List[str]:
     named = os.environ.get("KVSTORE_LIBRARY")
     if named:
@@ -186,6 +195,9 @@ def _candidates() -> List[str]:
 def library() -> ctypes.CDLL:
     """The library, loaded when first asked for."""
     global _loaded
+    loaded = _loaded
+    if loaded is not None:
+        return loaded
     with _lock:
         if _loaded is None:
             _loaded = _load()

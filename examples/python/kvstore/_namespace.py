@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
-from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Union, cast
 
 from . import _lease, _reservation
-from ._errors import InvalidArgument, InvalidHandle
+from ._errors import Forked, InvalidArgument, InvalidHandle
 from ._identity import Identity
 from ._lease import Lease
 from ._library import UNAVAILABLE, MatchFigures, check, library
 from ._memory import readable, writable
-from ._prefix import Prefix, is_keys
+from ._prefix import Prefix, TokensLike, is_keys
 from ._reservation import Reservation
 
 if TYPE_CHECKING:
     from ._store import Store
 
 #: A prompt from its beginning: made by :meth:`Namespace.prefix`, or token ids, or keys.
-PrefixLike = Union[Prefix, Sequence[int], Sequence[bytes], Any]
+PrefixLike = Union[Prefix, TokensLike, Sequence[bytes]]
 
 
 class Match(NamedTuple):
@@ -57,6 +58,7 @@ class Namespace:
         self._handle: Optional[int] = None
         self._is_closed = False
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._keep: List[object] = []
         self._identity_fields = identity._fields(self._keep)
         self._opened()
@@ -66,6 +68,9 @@ class Namespace:
         handle = self._handle
         if handle is not None:
             return handle
+        # Before the lock: another thread of the parent may have held it when this process was forked.
+        if os.getpid() != self._process:
+            raise Forked("the namespace was made before this process was forked; open a store of its own for it")
         with self._lock:
             if self._is_closed:
                 raise InvalidHandle("the namespace was closed")
@@ -87,6 +92,8 @@ class Namespace:
 
     def close(self) -> None:
         """Closes the namespace. Its blocks stay, and so do leases and reservations. May be called twice."""
+        if os.getpid() != self._process:
+            self._lock = threading.Lock()
         with self._lock:
             handle, self._handle = self._handle, None
             self._is_closed = True
@@ -101,7 +108,7 @@ class Namespace:
 
     def prefix(
         self,
-        tokens: Any = None,
+        tokens: Optional[TokensLike] = None,
         *,
         keys: Optional[Iterable[bytes]] = None,
         extra: Optional[Mapping[int, bytes]] = None,
@@ -122,9 +129,8 @@ class Namespace:
                 raise InvalidArgument("the prefix was made by a namespace with another number of tokens per block")
             return prefix
         if is_keys(prefix):
-            keys: Any = prefix
-            return self.prefix(keys=keys)
-        return self.prefix(prefix)
+            return self.prefix(keys=cast("Sequence[bytes]", prefix))
+        return self.prefix(cast(TokensLike, prefix))
 
     # Reading
 

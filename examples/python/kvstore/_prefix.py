@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import array
 import ctypes
-from typing import Any, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Protocol, Sequence, Union
 
 from ._errors import InvalidArgument
 from ._library import BlockExtra, PrefixFields
+
+
+class ArrayLike(Protocol):
+    """A numpy array, or anything that numpy takes for one."""
+
+    @property
+    def __array_interface__(self) -> Dict[str, Any]: ...
+
+
+class TensorLike(Protocol):
+    """A torch tensor."""
+
+    def detach(self) -> Any: ...
+
+
+#: Token ids.
+TokensLike = Union[Sequence[int], ArrayLike, TensorLike]
 
 
 class Prefix:
@@ -22,7 +39,7 @@ class Prefix:
     def __init__(
         self,
         tokens_per_block: int,
-        tokens: Any = None,
+        tokens: Optional[TokensLike] = None,
         keys: Optional[Iterable[bytes]] = None,
         extra: Optional[Mapping[int, bytes]] = None,
         token_count: int = 0,
@@ -108,6 +125,6 @@ def _uint32_buffer(tokens: Any) -> "tuple[int, int, object]":
     return address if count else 0, count, numbers
 
 
-def is_keys(value: Sequence[Any]) -> bool:
+def is_keys(value: object) -> bool:
     """Whether a bare sequence names blocks by keys rather than tokens."""
     return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (bytes, bytearray))

@@ -1,9 +1,11 @@
 """A daemon that processes share, and what happens when it goes."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -11,8 +13,8 @@ import pytest
 import kvstore
 from conftest import IDENTITY, block, prompt
 
-# Machines that run tests are busy: what is meant to answer gets time, and a bound only tells a hang from a wait.
-SLACK_SECONDS = 10.0
+# Long enough that half of it, which a call may take longer, is more than a busy machine needs.
+DEADLINE_SECONDS = 3.0
 
 
 def connect(daemon, timeout_ms=10_000, slow_timeout_ms=20_000, **options):
@@ -41,8 +43,14 @@ def test_two_processes_share_blocks(daemon):
         assert space.remove(prompt(1)) == 8 and not space.lookup(prompt(1))
 
 
-def everything_is_a_miss(store, space, limit):
-    """Every call of an engine; none raises, none takes longer than its deadline."""
+def seconds_of(call):
+    start = time.monotonic()
+    call()
+    return time.monotonic() - start
+
+
+def everything_is_a_miss(store, space):
+    """Every call of an engine; none raises, and none takes longer than half as long again as the deadline."""
     longest = 0.0
     for call, expected in (
         (lambda: int(space.lookup(prompt(1))), 0),
@@ -63,9 +71,7 @@ def everything_is_a_miss(store, space, limit):
         start = time.monotonic()
         assert call() == expected
         longest = max(longest, time.monotonic() - start)
-    # A bound on a hang, not a measurement.
-    assert longest < limit + SLACK_SECONDS
-    return longest
+    assert longest < 1.5 * DEADLINE_SECONDS
 
 
 def test_a_killed_daemon_is_a_miss_and_comes_back(daemon):
@@ -75,7 +81,7 @@ def test_a_killed_daemon_is_a_miss_and_comes_back(daemon):
         lease = space.acquire(prompt(1))
         places = space.reserve(prompt(3))
         daemon.kill(signal.SIGKILL)
-        everything_is_a_miss(store, space, 0.6)
+        everything_is_a_miss(store, space)
         # What is mapped stays mapped.
         assert [bytes(view) for view in lease.blocks] == [block(1, index) for index in range(8)]
         assert places.commit() == 0
@@ -91,10 +97,11 @@ def test_a_killed_daemon_is_a_miss_and_comes_back(daemon):
 def test_a_hung_daemon_is_a_miss_within_the_deadline(daemon):
     with connect(daemon) as store:
         assert store.namespace(IDENTITY).put(prompt(1), [block(1, index) for index in range(8)]) == 8
-    with connect(daemon, timeout_ms=1000, slow_timeout_ms=1500) as store:
+    limit = int(DEADLINE_SECONDS * 1000)
+    with connect(daemon, timeout_ms=limit, slow_timeout_ms=limit) as store:
         space = store.namespace(IDENTITY)
         daemon.kill(signal.SIGSTOP)
-        everything_is_a_miss(store, space, 1.5)
+        everything_is_a_miss(store, space)
         daemon.kill(signal.SIGCONT)
         deadline = time.monotonic() + 20
         while int(space.lookup(prompt(1))) != 8:
@@ -102,12 +109,52 @@ def test_a_hung_daemon_is_a_miss_within_the_deadline(daemon):
             time.sleep(0.02)
 
 
+def test_a_hung_daemon_is_waited_for_once(daemon):
+    """Each kind of call is the first to notice, in a client of its own; those after it do not wait again."""
+    limit = int(DEADLINE_SECONDS * 1000)
+    kinds = {
+        "lookup": lambda store, space: space.lookup(prompt(1)),
+        "acquire": lambda store, space: space.acquire(prompt(1)),
+        "reserve": lambda store, space: space.reserve(prompt(2)),
+        "put": lambda store, space: space.put(prompt(2), block(2, 0)),
+        "remove": lambda store, space: space.remove(prompt(1)),
+        "flush": lambda store, space: store.flush(),
+    }
+    took = {}
+
+    def use(name, call, store, space):
+        first = seconds_of(lambda: call(store, space))
+        after = seconds_of(lambda: [call(store, space) for _ in range(49)])
+        took[name] = (first, after)
+
+    with contextlib.ExitStack() as stack:
+        # A retry that lies behind the test: whatever waits again has not kept to it.
+        options = dict(timeout_ms=limit, slow_timeout_ms=limit, retry_ms=600_000)
+        stores = [stack.enter_context(kvstore.Store.connect(daemon.socket, **options)) for _ in kinds]
+        spaces = [store.namespace(IDENTITY) for store in stores]
+        assert all(space.put(prompt(1), block(1, 0)) + space.lookup(prompt(1)).block_count for space in spaces)
+        daemon.kill(signal.SIGSTOP)
+        threads = [
+            threading.Thread(target=use, args=(name, kinds[name], store, space))
+            for name, store, space in zip(kinds, stores, spaces)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        daemon.kill(signal.SIGCONT)
+    assert sorted(took) == sorted(kinds)
+    for name, (first, after) in took.items():
+        assert 0.9 * DEADLINE_SECONDS < first < 1.5 * DEADLINE_SECONDS, f"{name}: {first:.2f} s"
+        assert after < DEADLINE_SECONDS, f"{name}: the 49 calls after it took {after:.2f} s"
+
+
 def test_a_daemon_that_starts_later_is_found(tmp_path, daemon):
     daemon.kill()
     with connect(daemon) as store:
         space = store.namespace(IDENTITY)
         assert not space.is_open and store.ping() is None
-        everything_is_a_miss(store, space, 0.6)
+        everything_is_a_miss(store, space)
         with pytest.raises(kvstore.InvalidArgument):
             space.lookup([-1])
         with pytest.raises(kvstore.InvalidArgument):

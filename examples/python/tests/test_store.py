@@ -3,13 +3,16 @@
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 import kvstore
+from kvstore import _library
 from conftest import BLOCK_BYTES, IDENTITY, block, prompt
 
 
@@ -155,14 +158,19 @@ def test_numpy_places_are_read_only_after_the_commit(space):
 
 
 def test_torch_views(space):
-    torch = pytest.importorskip("torch")
+    if os.environ.get("KVSTORE_TEST_TORCH") == "1":
+        import torch
+    else:
+        torch = pytest.importorskip("torch")
     tokens = torch.tensor(prompt(6))
     with space.reserve(tokens) as places:
+        addresses = places.addresses
         for index, tensor in enumerate(places.torch(torch.bfloat16, (4, 2, 4, 2, 64))):
+            assert tensor.data_ptr() == addresses[index]
             tensor.fill_(index)
     with space.acquire(tokens) as lease:
         views = lease.torch(torch.bfloat16, (4, 2, 4, 2, 64))
-        assert views[3].data_ptr() == lease.addresses[3]
+        assert [view.data_ptr() for view in views] == lease.addresses
         assert [float(view.mean()) for view in views] == list(range(8))
     target = torch.empty(8 * BLOCK_BYTES, dtype=torch.uint8)
     assert space.get_into(tokens, target) == 8
@@ -302,6 +310,56 @@ def test_a_child_of_a_fork_opens_a_store_of_its_own(space):
     child.start()
     assert results.get(timeout=60) == (2, 2)
     child.join()
+    assert int(space.lookup(prompt(1))) == 8
+
+
+def _ends_as_forked(call):
+    """Forks while this thread holds what it holds. The child must raise Forked, and end in time."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            call()
+        except kvstore.Forked:
+            code = 0
+        finally:
+            os._exit(code)
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError("the child waits for a lock that a thread of its parent held")
+
+
+def test_a_fork_while_another_thread_holds_a_lock(space):
+    fill(space, 1)
+    with kvstore.Store.connect("/nowhere/k.sock") as client:
+        unopened = client.namespace(IDENTITY)
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with _library._lock, unopened._lock:
+                held.set()
+                done.wait()
+
+        def load_again():
+            _library._loaded = None
+            assert space.lookup(prompt(1))
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        try:
+            assert _ends_as_forked(lambda: space.lookup(prompt(1)))
+            assert _ends_as_forked(load_again)
+            assert _ends_as_forked(lambda: unopened.lookup(prompt(1)))
+            assert _ends_as_forked(lambda: (unopened.close(), space.acquire(prompt(1))))
+        finally:
+            done.set()
+            thread.join()
     assert int(space.lookup(prompt(1))) == 8
 
 
