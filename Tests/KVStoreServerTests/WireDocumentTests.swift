@@ -84,6 +84,7 @@ struct WireDocumentTests {
             ("bytes of the name in HELLO", Self.grouped(WireLimits.nameByteCount), "status 1"),
             ("bytes of the token in HELLO", Self.grouped(WireLimits.tokenByteCount), "status 1"),
             ("bytes of the tenant's name in PURGE", "4,096", "status 1"),
+            ("bytes of the body of HELLO", Self.grouped(Verb.hello.requestLimit(largestBlockByteCount: 0)), "status 1"),
             ("namespaces of a connection", Self.grouped(WireLimits.namespaces), "status 9"),
             ("namespaces of a tenant since the daemon's start", Self.grouped(WireLimits.namespaces), "status 9"),
             ("reservations of a connection", Self.grouped(WireLimits.reservations), "status 9"),

@@ -135,7 +135,9 @@ package struct Metric: Sendable {
         ) {
             $0.daemon.stagingRefusals
         },
-        one(.gauge, "pinned_bytes", "Blocks that clients pinned, in bytes of their slots.") { $0.daemon.pinnedBytes },
+        one(.gauge, "client_pinned_bytes", "Blocks that clients pinned, in bytes of their slots.") {
+            $0.daemon.pinnedBytes
+        },
         one(.gauge, "closed_shared_region_bytes", "Memory of closed regions that clients still map.") {
             $0.daemon.sharedClosedRegionBytes
         },
@@ -317,7 +319,8 @@ package struct Metric: Sendable {
         tenants(.gauge, "unused_bytes", "Slots without a block inside the bytes of a tenant's memory.") {
             [("", $0.unusedBytes)]
         },
-        tenants(.gauge, "held_bytes", "Slots of a tenant held by leases, reservations or background work, in bytes.") {
+        tenants(.gauge, "pinned_bytes", "Slots of a tenant held by leases, reservations or background work, in bytes.")
+        {
             [("", $0.pinnedBytes)]
         },
         tenants(.counter, "quota_evicted_blocks_total", "Blocks given up on disk to make room under the quota.") {
