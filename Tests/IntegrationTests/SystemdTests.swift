@@ -133,9 +133,13 @@ import Testing
         let notify = try NotifySocket(directory.path + "/notify")
         let activator = [Self.activator, "--listen=\(path)", "--setenv=NOTIFY_SOCKET=\(notify.path)"]
         let daemon = try ServiceProcess(in: directory, [], prefix: activator)
-        for _ in 0..<3000 where !FileManager.default.fileExists(atPath: path) { usleep(20_000) }
-        let client = try DaemonClient(socketPath: path, options: Self.options)
-        #expect(try client.health().state == .ready)
+        // The activator takes a moment until it listens.
+        var client: DaemonClient?
+        for _ in 0..<3000 where client == nil {
+            client = try? DaemonClient(socketPath: path, options: Self.options)
+            if client == nil { usleep(20_000) }
+        }
+        #expect(try client?.health().state == .ready)
         #expect(notify.state().hasPrefix("READY=1\n"))
         kill(daemon.identifier, SIGTERM)
         #expect(daemon.exitStatus() == 0)
