@@ -97,20 +97,28 @@ public struct DaemonInfo: Sendable, Codable, Hashable {
     public var uptimeSeconds = 0.0
     /// Clients connected now.
     public var connections = 0
-    /// Clients that connected since the start.
+    /// Connections since the start, refused ones included.
     public var connectionsTotal = 0
     /// Connections that were turned away: over a limit, unknown user, wrong token.
     public var refusedConnections = 0
-    /// Requests answered.
+    /// Requests received, refused ones included.
     public var requests = 0
     /// Frames that were no proper request; each ended its connection.
     public var protocolErrors = 0
+    /// Connections that the kernel could not hand over, as when descriptors run out.
+    public var acceptErrors = 0
+    /// Connections cut off because the client took too long over a hello, a frame or a reply.
+    public var slowClients = 0
     /// Leases that ended because their client was silent for too long.
     public var expiredLeases = 0
     /// Connections that ended with leases or reservations open, as when a client is killed.
     public var diedClients = 0
     /// Memory of the connections' staging regions.
     public var stagingBytes = 0
+    /// Reservations that got nothing because the memory for staging regions was used up.
+    public var stagingRefusals = 0
+    /// Blocks that clients pinned, in bytes of their slots.
+    public var pinnedBytes = 0
     /// Memory of regions that the store has closed and clients still map.
     public var sharedClosedRegionBytes = 0
     /// Whether the daemon is about to end and takes no new blocks.

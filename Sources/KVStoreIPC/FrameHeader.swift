@@ -80,7 +80,6 @@ package struct WireStatus: RawRepresentable, Hashable, Sendable {
     package static let limitReached = WireStatus(rawValue: 9)
     package static let draining = WireStatus(rawValue: 10)
     package static let notFound = WireStatus(rawValue: 11)
-    package static let failed = WireStatus(rawValue: 12)
 }
 
 /// A whole frame.

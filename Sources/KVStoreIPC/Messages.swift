@@ -10,7 +10,7 @@ package struct HelloRequest: Hashable, Sendable {
     package var highestVersion: UInt16 = 1
     /// Bit 0: the client takes descriptors. Without it the daemon refuses leases and reservations.
     package var features: UInt32 = 1
-    /// What the client calls itself, for statistics.
+    /// What the client calls itself, for whoever looks at the bytes; the daemon does not keep it.
     package var name: String
     /// Shown instead of the peer's uid, when not empty.
     package var token: [UInt8] = []

@@ -208,6 +208,11 @@ private let otherValues = [
         }
         text += """
 
+            Where systemd passes the listening socket, `socket`, `socketMode` and `socketGroup` say nothing: its socket unit
+            does. What SIGHUP takes over of quotas, `maximumConnections`, `drainTimeout` and `logLevel` holds at once. The rest
+            is for connections that are made from then on: those that are open keep their tenant, their role and their
+            `leaseTTL`, also when their user or token is no longer in the file. To put somebody out, restart the daemon.
+
             `tenants` is a list, in the file only, and taken over by SIGHUP:
 
             | key of a tenant | meaning |
@@ -218,9 +223,10 @@ private let otherValues = [
             | `memoryQuota` | Most memory of its blocks; without one it shares what others leave. |
             | `diskQuota` | The same for their records on disk. |
 
-            With several tenants, one uses at most half of the memory in which blocks are prepared and requests are read; a
-            user other than the daemon's own at most half of `maximumConnections`. Leases hold at most half of what a
-            tenant may have in memory, pins a quarter.
+            The store has what `memory` leaves beside the eighth and the 32nd that are said above; memory quotas add up to no
+            more than that. With several tenants, one uses at most half of the memory in which blocks are prepared and
+            requests are read; a user other than the daemon's own at most half of `maximumConnections`. Leases hold at most half
+            of what a tenant may have in memory, pins a quarter.
 
             """
         let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

@@ -113,18 +113,14 @@ struct PrometheusTextTests {
 
     // MARK: What is written about the metrics elsewhere
 
-    private static func file(_ path: String) -> URL {
-        URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-            .appending(path: path)
-    }
-
     /// To write the list anew, run the tests with KVSTORE_REWRITE_GOLDEN=1.
     @Test func `The documented list is the list`() throws {
         var text = """
             # Metrics
 
-            Every metric of `GET /metrics`. All counts are since the daemon's start. Metrics that name tenants are served
-            only where `tenantLabels` is on, and never on TCP.
+            Every metric of `GET /metrics`. All counts are since the daemon's start. Metrics with the label `tenant` are
+            served where `metricsListen` is a Unix socket, whose group says who may read them, and never on TCP, where every
+            user of the machine can connect.
 
             | metric | type | labels | meaning |
             |---|---|---|---|
@@ -134,36 +130,132 @@ struct PrometheusTextTests {
             let labels = metric.labels.isEmpty ? "" : "`" + metric.labels.joined(separator: "`, `") + "`"
             text += "| `\(metric.name)` | \(metric.kind.rawValue) | \(labels) | \(metric.help) |\n"
         }
-        let url = Self.file("Sources/KVStoreServer/KVStoreServer.docc/Metrics.md")
-        if ProcessInfo.processInfo.environment["KVSTORE_REWRITE_GOLDEN"] == "1" {
-            try text.write(to: url, atomically: true, encoding: .utf8)
+        try DocumentedText("Sources/KVStoreServer/KVStoreServer.docc/Metrics.md").expect(text)
+    }
+
+    // MARK: The dashboard
+
+    private struct Query {
+        var panel: String
+        var expression: String
+        var legend: String
+    }
+
+    private static func dashboard() throws -> [Query] {
+        let data = Data(try DocumentedText("examples/grafana/kvstore.json").text.utf8)
+        let dashboard = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
+        let panels = try #require(dashboard["panels"] as? [[String: Any]])
+        #expect(Set(panels.compactMap { $0["id"] as? Int }).count == panels.count, "two panels have one id")
+        return try panels.filter { $0["type"] as? String != "row" }.flatMap { panel -> [Query] in
+            let title = try #require(panel["title"] as? String)
+            let targets = try #require(panel["targets"] as? [[String: Any]], "\(title)")
+            #expect(!targets.isEmpty, "\(title)")
+            #expect(Set(targets.compactMap { $0["refId"] as? String }).count == targets.count, "\(title)")
+            return try targets.map {
+                Query(
+                    panel: title,
+                    expression: try #require($0["expr"] as? String),
+                    legend: try #require($0["legendFormat"] as? String)
+                )
+            }
         }
-        #expect(try String(contentsOf: url, encoding: .utf8) == text)
+    }
+
+    /// The metric that a series of this name belongs to.
+    private static func metric(ofSeries name: String) -> Metric? {
+        Metric.all.first { metric in
+            metric.kind == .histogram
+                ? ["_bucket", "_sum", "_count"].contains { metric.name + $0 == name } : metric.name == name
+        }
     }
 
     @Test func `The dashboard asks for metrics that there are`() throws {
-        let data = try Data(contentsOf: Self.file("examples/grafana/kvstore.json"))
-        let dashboard = try #require(try JSONSerialization.jsonObject(with: data) as? [String: Any])
-        let panels = try #require(dashboard["panels"] as? [[String: Any]])
         var used: Set<String> = []
-        for panel in panels where panel["type"] as? String != "row" {
-            let targets = try #require(panel["targets"] as? [[String: Any]], "\(panel["title"] ?? "?")")
-            #expect(!targets.isEmpty)
-            for target in targets {
-                let expression = try #require(target["expr"] as? String)
-                for match in expression.matches(of: /kvstore_[a-z0-9_]+/) {
-                    let name = String(match.0)
-                    let metric = Metric.all.first { metric in
-                        metric.kind == .histogram
-                            ? ["_bucket", "_sum", "_count"].contains { metric.name + $0 == name } : metric.name == name
-                    }
-                    #expect(metric != nil, "\(name) in '\(panel["title"] ?? "?")' is no metric")
-                    if let metric { used.insert(metric.name) }
-                    guard metric?.kind != .gauge else { continue }
-                    #expect(expression.contains("rate(") || expression.contains("increase("), "\(expression)")
-                }
+        for query in try Self.dashboard() {
+            for match in query.expression.matches(of: /kvstore_[a-z0-9_]+/) {
+                let metric = Self.metric(ofSeries: String(match.0))
+                #expect(metric != nil, "\(match.0) in '\(query.panel)' is no metric")
+                if let metric { used.insert(metric.name) }
+                guard metric?.kind != .gauge else { continue }
+                let isRate = query.expression.contains("rate(") || query.expression.contains("increase(")
+                #expect(isRate, "\(query.expression)")
             }
         }
-        #expect(used.count > 25)
+        #expect(used.count > 30)
+    }
+
+    @Test func `The dashboard asks for labels and values that there are`() throws {
+        let text = PrometheusText.render(try Self.statistics(), tenantLabels: true)
+        for query in try Self.dashboard() {
+            let grouping = query.expression.matches(of: /\sby \(([a-z, ]+)\)/)
+                .flatMap { $0.1.split(separator: ",").map { $0.filter { $0 != " " } } }
+            var available: Set<String> = []
+            for selector in query.expression.matches(of: /(kvstore_[a-z0-9_]+)(\{[^}]*\})?/) {
+                let metric = try #require(Self.metric(ofSeries: String(selector.1)))
+                // Prometheus adds the instance.
+                let labels = Set(metric.labels + ["instance"] + (selector.1.hasSuffix("_bucket") ? ["le"] : []))
+                available.formUnion(labels)
+                for matcher in (selector.2 ?? "").matches(of: /([a-z_]+)(=~|!=|!~|=)"([^"]*)"/) {
+                    #expect(labels.contains(String(matcher.1)), "\(matcher.1) in '\(query.panel)'")
+                    guard matcher.1 != "instance" else { continue }
+                    let isThere = text.contains(try Regex("\(selector.1)\\{[^}]*\(matcher.1)=\"\(matcher.3)\""))
+                    #expect(isThere, "\(matcher.0) in '\(query.panel)'")
+                }
+            }
+            #expect(Set(grouping).isSubset(of: available), "'\(query.panel)' groups by \(grouping)")
+            let isSum = query.expression.contains("sum(") || !grouping.isEmpty
+            let shown = Set(query.legend.matches(of: /\{\{([a-z]+)\}\}/).map { String($0.1) })
+            let left = isSum ? Set(grouping).subtracting(["le"]) : available.subtracting(["le"])
+            #expect(shown.isSubset(of: left), "the legend '\(query.legend)' of '\(query.panel)'")
+        }
+    }
+
+    // MARK: Nothing is forgotten
+
+    /// Said otherwise in the list (percentiles follow from the buckets), or of no use over time.
+    private static let notExported: Set<String> = [
+        "processID", "acquireP50Nanoseconds", "acquireP99Nanoseconds", "p50Nanoseconds", "p99Nanoseconds",
+        "p999Nanoseconds", "p50Seconds", "p99Seconds", "secondsSincePass",
+    ]
+
+    @Test func `Every figure that the daemon has is in the list`() throws {
+        let statistics = try Self.statistics()
+        let before = PrometheusText.render(statistics, tenantLabels: true)
+        let json = try JSONSerialization.jsonObject(with: JSONEncoder().encode(statistics))
+        var count = 0
+        for path in Self.numbers(in: json, below: []) where !["namespaces", "hottest"].contains(path[0]) {
+            guard !Self.notExported.contains(path[path.count - 1]) else { continue }
+            // What is no number is true or false.
+            let changed = [987_654_321 as Any, true, false].compactMap { value in
+                try? Self.decode(Self.changed(json, path[...], to: value))
+            }
+            let isSeen = changed.contains { PrometheusText.render($0, tenantLabels: true) != before }
+            #expect(isSeen, "\(path.joined(separator: ".")) is in no metric")
+            count += 1
+        }
+        #expect(count > 100)
+    }
+
+    private static func decode(_ json: Any) throws -> DaemonStatistics {
+        try JSONDecoder().decode(DaemonStatistics.self, from: JSONSerialization.data(withJSONObject: json))
+    }
+
+    private static func numbers(in json: Any, below path: [String]) -> [[String]] {
+        switch json {
+        case let object as [String: Any]: object.flatMap { numbers(in: $0.value, below: path + [$0.key]) }
+        case let list as [Any]: list.indices.flatMap { numbers(in: list[$0], below: path + ["\($0)"]) }
+        default: json is String ? [] : [path]
+        }
+    }
+
+    private static func changed(_ json: Any, _ path: ArraySlice<String>, to value: Any) -> Any {
+        guard let first = path.first else { return value }
+        if var object = json as? [String: Any] {
+            object[first] = changed(object[first]!, path.dropFirst(), to: value)
+            return object
+        }
+        var list = json as! [Any]
+        list[Int(first)!] = changed(list[Int(first)!], path.dropFirst(), to: value)
+        return list
     }
 }

@@ -73,7 +73,8 @@ package struct Setting: Sendable {
     private static let tiers = [
         Setting(
             key: "memory", valueName: "SIZE",
-            help: "Hard cap of the memory tier; an eighth of it is for blocks that clients prepare.", canReload: false,
+            help: "Hard cap of the memory tier; an eighth is for blocks in preparation, a 32nd for large requests.",
+            canReload: false,
             assign: set(\.memoryCapacityBytes, ByteText.parse),
             text: { ByteText.exact($0.memoryCapacityBytes) }
         ),

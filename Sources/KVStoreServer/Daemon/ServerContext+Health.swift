@@ -26,9 +26,13 @@ extension ServerContext {
         info.refusedConnections = limit.refused + counters.refusedPeers.count
         info.requests = counters.requests.count
         info.protocolErrors = counters.protocolErrors.count
+        info.acceptErrors = counters.acceptErrors.count
+        info.slowClients = counters.slowClients.count
         info.expiredLeases = counters.expiredLeases.count
         info.diedClients = counters.diedClients.count
         info.stagingBytes = staging.usedBytes
+        info.stagingRefusals = counters.stagingRefusals.count
+        info.pinnedBytes = pins.byteCount
         info.sharedClosedRegionBytes = store.closedSharedByteCount
         info.isDraining = isDraining
         return info

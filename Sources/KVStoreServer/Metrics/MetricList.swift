@@ -101,14 +101,23 @@ package struct Metric: Sendable {
             [Sample(value: .number($0.daemon.uptimeSeconds))]
         },
         one(.gauge, "connections", "Clients connected now.") { $0.daemon.connections },
-        one(.counter, "connections_total", "Clients that connected.") { $0.daemon.connectionsTotal },
+        one(.counter, "connections_total", "Connections, refused ones included.") { $0.daemon.connectionsTotal },
         one(.counter, "refused_connections_total", "Connections turned away: over a limit, unknown user, wrong token.")
         {
             $0.daemon.refusedConnections
         },
-        one(.counter, "requests_total", "Requests answered.") { $0.daemon.requests },
+        one(.counter, "requests_total", "Requests received, refused ones included.") { $0.daemon.requests },
         one(.counter, "protocol_errors_total", "Frames that were no proper request; each ended its connection.") {
             $0.daemon.protocolErrors
+        },
+        one(.counter, "accept_errors_total", "Connections that the kernel could not hand over.") {
+            $0.daemon.acceptErrors
+        },
+        one(
+            .counter, "slow_clients_total",
+            "Connections cut off because the client took too long over a hello, a frame or a reply."
+        ) {
+            $0.daemon.slowClients
         },
         one(.counter, "expired_leases_total", "Leases that ended because their client was silent for too long.") {
             $0.daemon.expiredLeases
@@ -120,6 +129,15 @@ package struct Metric: Sendable {
             $0.daemon.diedClients
         },
         one(.gauge, "staging_bytes", "Memory of the connections' staging regions.") { $0.daemon.stagingBytes },
+        one(
+            .counter, "staging_refusals_total",
+            "Reservations that got nothing because the memory for staging regions was used up."
+        ) {
+            $0.daemon.stagingRefusals
+        },
+        one(.gauge, "client_pinned_bytes", "Blocks that clients pinned, in bytes of their slots.") {
+            $0.daemon.pinnedBytes
+        },
         one(.gauge, "closed_shared_region_bytes", "Memory of closed regions that clients still map.") {
             $0.daemon.sharedClosedRegionBytes
         },
@@ -277,8 +295,14 @@ package struct Metric: Sendable {
         tenants(.counter, "requested_blocks_total", "Blocks that a tenant's lookups asked for.") {
             [("", $0.requestedBlocks)]
         },
+        tenants(.counter, "requested_tokens_total", "Tokens that a tenant's lookups asked for.") {
+            [("", $0.requestedTokens)]
+        },
         tenants(.counter, "hit_blocks_total", "Blocks served to a tenant, by tier.", by: "tier") {
             [("memory", $0.memoryHitBlocks), ("disk", $0.diskHitBlocks)]
+        },
+        tenants(.counter, "hit_tokens_total", "Tokens in the blocks served to a tenant, by tier.", by: "tier") {
+            [("memory", $0.memoryHitTokens), ("disk", $0.diskHitTokens)]
         },
         tenants(.counter, "misses_total", "A tenant's lookups that ended early, by reason.", by: "reason") {
             reasons($0.missesAbsent, $0.missesInProgress, $0.missesWithoutSlot, $0.missesCorrupt, $0.missesWarming)
@@ -292,6 +316,16 @@ package struct Metric: Sendable {
         tenants(.gauge, "quota_bytes", "What those may not pass, where there is a quota.", by: "tier") {
             [("memory", $0.memoryQuotaBytes), ("disk", $0.diskQuotaBytes)]
         },
+        tenants(.gauge, "unused_bytes", "Slots without a block inside the bytes of a tenant's memory.") {
+            [("", $0.unusedBytes)]
+        },
+        tenants(.gauge, "pinned_bytes", "Slots of a tenant held by leases, reservations or background work, in bytes.")
+        {
+            [("", $0.pinnedBytes)]
+        },
+        tenants(.counter, "quota_evicted_blocks_total", "Blocks given up on disk to make room under the quota.") {
+            [("", $0.quotaEvictedBlocks)]
+        },
         tenants(.counter, "quota_refused_blocks_total", "Times that the disk quota kept a block from being written.") {
             [("", $0.quotaRefusedBlocks)]
         },
@@ -299,6 +333,9 @@ package struct Metric: Sendable {
             [("", $0.unwrittenBlocks)]
         },
         tenants(.gauge, "leases", "Open leases of a tenant.") { [("", $0.leases)] },
+        tenants(.gauge, "namespaces", "Namespaces of a tenant that were opened, or are on disk.") {
+            [("", $0.namespaces)]
+        },
     ]
 }
 
