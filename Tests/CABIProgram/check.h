@@ -80,6 +80,7 @@ void check_keys(void);
 void check_negative(const char *directory);
 void check_handles(void);
 void check_fork(void);
+void check_fork_with_disk(const char *directory);
 void check_threads(void);
 void check_daemon(const char *socket_path, int expects_daemon);
 void fuzz(uint64_t seed, uint64_t calls, unsigned threads, const char *directory);

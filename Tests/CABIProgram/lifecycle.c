@@ -1,6 +1,9 @@
 // A store from open to close, and a second one that finds the first one's blocks on disk.
 #include "check.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void check_figures(kvstore_store store) {
     char text[65536];
     size_t needed = 0;
@@ -214,5 +217,43 @@ void check_keys(void) {
     CHECK_STATUS(kvstore_lookup(space, &image, &match), KVSTORE_OK);
     CHECK(match.block_count == 2);
     CHECK_STATUS(kvstore_namespace_close(space), KVSTORE_OK);
+    CHECK_STATUS(kvstore_close(store), KVSTORE_OK);
+}
+
+// A child of a process that has a disk open: its own store with a disk works on memory, says why, and closes.
+static void use_disk_in_child(const char *directory) {
+    // Whoever hangs is ended by the alarm, which the parent sees.
+    alarm(60);
+    char path[4096], text[256];
+    snprintf(path, sizeof path, "%s/child", directory);
+    kvstore_options options = small_options(path);
+    kvstore_store store;
+    kvstore_namespace space;
+    kvstore_identity identity = small_identity("child");
+    CHECK_STATUS(kvstore_open(&options, &store), KVSTORE_OK);
+    CHECK_STATUS(kvstore_wait_until_warm(store), KVSTORE_IO);
+    snprintf(text, sizeof text, "%s", kvstore_last_error());
+    CHECK(strstr(text, "forked") != NULL);
+    CHECK_STATUS(kvstore_namespace_open(store, &identity, &space, NULL), KVSTORE_OK);
+    store_in_place(space, 1);
+    read_in_place(space, 1, 0);
+    CHECK_STATUS(kvstore_flush(store, NULL), KVSTORE_OK);
+    CHECK_STATUS(kvstore_namespace_close(space), KVSTORE_OK);
+    CHECK_STATUS(kvstore_close(store), KVSTORE_OK);
+    _exit(0);
+}
+
+void check_fork_with_disk(const char *directory) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/parent", directory);
+    kvstore_options options = small_options(path);
+    kvstore_store store;
+    CHECK_STATUS(kvstore_open(&options, &store), KVSTORE_OK);
+    CHECK_STATUS(kvstore_wait_until_warm(store), KVSTORE_OK);
+    pid_t child = fork();
+    if (child == 0) use_disk_in_child(directory);
+    int status;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     CHECK_STATUS(kvstore_close(store), KVSTORE_OK);
 }

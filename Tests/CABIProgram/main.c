@@ -9,6 +9,7 @@ int main(int count, char **arguments) {
     else if (strcmp(command, "keys") == 0) check_keys();
     else if (strcmp(command, "negative") == 0 && argument) check_negative(argument);
     else if (strcmp(command, "handles") == 0) check_handles();
+    else if (strcmp(command, "fork") == 0 && argument) check_fork_with_disk(argument);
     else if (strcmp(command, "fork") == 0) check_fork();
     else if (strcmp(command, "threads") == 0) check_threads();
     else if (strcmp(command, "daemon") == 0 && argument) check_daemon(argument, 1);
@@ -17,7 +18,7 @@ int main(int count, char **arguments) {
         fuzz(strtoull(arguments[2], NULL, 10), strtoull(arguments[3], NULL, 10), (unsigned)atoi(arguments[4]),
             count > 5 ? arguments[5] : NULL);
     } else {
-        fprintf(stderr, "usage: %s lifecycle DIR | keys | negative DIR | handles | fork | threads | daemon SOCKET |"
+        fprintf(stderr, "usage: %s lifecycle DIR | keys | negative DIR | handles | fork [DIR] | threads | daemon SOCKET |"
             " no-daemon SOCKET | fuzz SEED CALLS THREADS [DIR]\n", arguments[0]);
         return 64;
     }

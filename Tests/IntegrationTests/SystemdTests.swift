@@ -46,11 +46,11 @@ import Testing
             return count < 0 ? "nothing: \(errno)" : String(decoding: bytes.prefix(count), as: UTF8.self)
         }
 
-        /// The next message that is no heartbeat.
+        /// The next message that is no heartbeat, and not only for people.
         func state() -> String {
             while true {
                 let text = message()
-                if text != "WATCHDOG=1" { return text }
+                if text != "WATCHDOG=1", !text.hasPrefix("STATUS=") { return text }
             }
         }
     }
@@ -66,7 +66,7 @@ import Testing
             in: directory, ["--socket", directory.path + "/k.sock"],
             environment: ["NOTIFY_SOCKET": path, "WATCHDOG_USEC": "300000"]
         )
-        #expect(notify.state() == "READY=1\nSTATUS=serving")
+        #expect(notify.state().hasPrefix("READY=1\nSTATUS=serving; "))
         // What is ready answers.
         #expect(throws: Never.self) { try DaemonClient(socketPath: directory.path + "/k.sock") }
         for _ in 0..<3 { #expect(notify.message() == "WATCHDOG=1") }

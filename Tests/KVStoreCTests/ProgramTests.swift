@@ -25,6 +25,11 @@ import Testing
         try BuiltPrograms.expectOK(["fork"])
     }
 
+    @Test func `A child of a process with a disk works on memory, says why, and does not hang`() throws {
+        let directory = TemporaryDirectory("cabi")
+        try BuiltPrograms.expectOK(["fork", directory.path])
+    }
+
     @Test func `A handle that threads use and close at once is closed by exactly one of them`() throws {
         try BuiltPrograms.expectOK(["threads"])
     }

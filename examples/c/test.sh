@@ -53,6 +53,8 @@ cc -std=gnu11 -Wall -Wextra -Werror -O1 -pthread "$root"/Tests/CABIProgram/*.c "
 "$work/abi" negative "$work"
 "$work/abi" handles
 "$work/abi" fork
+mkdir -p "$work/abi-fork"
+"$work/abi" fork "$work/abi-fork"
 "$work/abi" threads
 "$work/abi" no-daemon "$work/none.sock"
 "$work/abi" fuzz "${KVSTORE_SEED:-$RANDOM}" "${KVSTORE_FUZZ_CALLS:-200000}" 4 "$work/fuzz-store"

@@ -24,9 +24,12 @@
  * - Structs begin with struct_size: set the struct to zero, then struct_size = sizeof it. Zero in any other field means
  *   its default. Later versions only append fields, so a program and a library of different versions fit together.
  * - Fork. A child may open stores of its own. Handles of its parent give it KVSTORE_FORKED, and memory under its
- *   parent's leases may change under its hands.
- * - Time. With a daemon no call waits longer than its timeout; a daemon that is dead, hung or of another version is a
- *   miss, and is looked for again in later calls. Only kvstore_namespace_open and kvstore_ping say KVSTORE_UNAVAILABLE.
+ *   parent's leases may change under its hands. Once a process has had a disk open, a store with a disk in its child
+ *   runs on memory and its statistics say why ("diskProblem"): RocksDB's threads do not live on in a child.
+ * - Time. With a daemon no round trip waits longer than the timeout, and a call takes one, but for kvstore_put and for
+ *   kvstore_reserve of more blocks than its `capacity`, which take one for each part. A daemon that is dead, hung or of
+ *   another version is a miss, and is looked for again in later calls. Only kvstore_namespace_open and kvstore_ping say
+ *   KVSTORE_UNAVAILABLE.
  * - The library installs no signal handlers, reads no environment and writes to no descriptor of yours. It has threads
  *   of its own while a store is open, and stays mapped after dlclose.
  */
@@ -227,7 +230,7 @@ typedef struct kvstore_flush_result {
  *
  * @param out_result may be null.
  * @return KVSTORE_OK also when blocks were refused; KVSTORE_MISS when the daemon did not answer;
- *         KVSTORE_INVALID_HANDLE, KVSTORE_FORKED.
+ *         KVSTORE_INVALID_ARGUMENT, KVSTORE_INVALID_HANDLE, KVSTORE_FORKED.
  */
 kvstore_status kvstore_flush(kvstore_store store, kvstore_flush_result *out_result);
 
@@ -237,7 +240,7 @@ kvstore_status kvstore_flush(kvstore_store store, kvstore_flush_result *out_resu
  *
  * @param buffer `capacity` bytes; may be null when capacity is 0.
  * @param out_needed bytes of the text with its NUL; also written with KVSTORE_BUFFER_TOO_SMALL. May be null.
- * @return KVSTORE_OK, KVSTORE_BUFFER_TOO_SMALL, KVSTORE_INVALID_HANDLE, KVSTORE_FORKED.
+ * @return KVSTORE_OK, KVSTORE_BUFFER_TOO_SMALL, KVSTORE_INVALID_ARGUMENT, KVSTORE_INVALID_HANDLE, KVSTORE_FORKED.
  */
 kvstore_status kvstore_statistics_json(kvstore_store store, char *buffer, size_t capacity, size_t *out_needed);
 
@@ -363,7 +366,11 @@ kvstore_status kvstore_namespace_open(
     kvstore_namespace_info *out_info
 );
 
-/** Closes a namespace's handle. Its blocks stay, and so do leases and reservations. */
+/**
+ * Closes a namespace's handle. Its blocks stay, and so do leases and reservations.
+ *
+ * @return KVSTORE_OK, KVSTORE_INVALID_HANDLE, KVSTORE_FORKED.
+ */
 kvstore_status kvstore_namespace_close(kvstore_namespace name_space);
 
 /* ---- Prefixes ---------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,8 @@
 // as buffers lent to a closure. Every C call here is given pointers that live for the length of the call: that is the
 // reason behind each `unsafe` that states no other.
 import CRocksDB
+import Glibc
+import Synchronization
 
 /// What a RocksDB handle is opened with; everything else is fixed below.
 struct RocksDatabaseOptions: Sendable {
@@ -38,6 +40,23 @@ struct LiveTable {
     }
 }
 
+/// The process that opened a database first; 0 before that.
+private let firstOpener = Atomic<pid_t>(0)
+
+/// RocksDB has threads for the whole process, which do not live on in a child of `fork`. A database there would be
+/// written to, but closing it would wait for them for ever.
+private func requireThreads() throws(KVStoreError) {
+    let own = getpid()
+    let (_, first) = firstOpener.compareExchange(expected: 0, desired: own, ordering: .relaxed)
+    guard first == 0 || first == own else {
+        throw KVStoreError(
+            .unavailable,
+            "process \(first), from which this one was forked, has had a disk tier, and RocksDB's threads do not live on "
+                + "in a child: use a daemon, or start the child with exec"
+        )
+    }
+}
+
 /// An open database. Safe to use from any thread, but `close` must come after everything else.
 @safe
 final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself; the fields change only in close().
@@ -50,6 +69,7 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
 
     /// - Parameter create: makes a new database; otherwise there must be one.
     init(path: String, options: RocksDatabaseOptions, create: Bool) throws(KVStoreError) {
+        try requireThreads()
         let databaseOptions = unsafe makeDatabaseOptions(options, create: create)
         let segmentOptions = unsafe makeSegmentOptions()
         let indexOptions = unsafe makeIndexOptions()

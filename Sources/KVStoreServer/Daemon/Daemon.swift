@@ -214,8 +214,10 @@ package final class Daemon: Sendable {
         let context = context
         let pins = Self.repeatedly(every: .seconds(1)) { context.pins.expire(now: monotonicNanoseconds()) }
         let trims = Self.repeatedly(every: .seconds(15)) { ProcessSetup.giveBackFreeMemory() }
-        notifier.ready(status: "serving")
+        notifier.ready(status: context.statusLine)
+        let status = notifier.isConnected ? statusUpdates : nil
         try? await gracefulShutdown()
+        status?.cancel()
         notifier.stopping()
         // A task of its own: being cancelled means to stop in order, not at once.
         await Task { await self.drain() }.value
@@ -234,6 +236,14 @@ package final class Daemon: Sendable {
         }
     }
 
+    /// What `systemctl status` shows, every ten seconds.
+    private var statusUpdates: Task<Void, Never> {
+        let (notifier, context) = (notifier, context)
+        return Task {
+            while (try? await Task.sleep(for: .seconds(10))) != nil { notifier.status(context.statusLine) }
+        }
+    }
+
     /// Tells systemd that the event loops turn; a loop that hangs stops the beat, and systemd restarts the service.
     private func beat(everyMicroseconds interval: Int) async {
         while !Task.isCancelled {
@@ -248,7 +258,7 @@ package final class Daemon: Sendable {
     /// Reads the configuration again and takes over what can change. A configuration with mistakes changes nothing.
     package func reload() {
         notifier.reloading(monotonicMicroseconds: monotonicNanoseconds() / 1000)
-        defer { notifier.ready(status: "serving") }
+        defer { notifier.ready(status: context.statusLine) }
         do throws(ConfigurationError) {
             let loaded = try sources.load()
             let current = context.configuration

@@ -52,6 +52,15 @@ extension ServerContext {
         return HealthReport(state: state, live: true, reasons: withReasons ? reasons : [])
     }
 
+    /// How the daemon is, in one line for systemd.
+    var statusLine: String {
+        let statistics = store.statistics
+        let problem = statistics.diskProblem.map { "; the disk tier is not in use: \($0)" } ?? ""
+        let state = isDraining ? "draining" : statistics.isWarming ? "serving, loading the disk's index" : "serving"
+        return "\(state); \(limit.open) connections, \(statistics.memory.blocks) blocks in memory, "
+            + "\(statistics.disk.blocks) on disk\(problem)"
+    }
+
     /// What the metrics endpoint serves.
     var metricsContent: MetricsEndpoint.Content {
         MetricsEndpoint.Content(
