@@ -73,6 +73,8 @@ class EngineProcess:
                 yield json.loads(line)
             else:
                 self.said.append(line)
+                self._errors.write(line.encode())
+                self._errors.flush()
         raise SystemExit(f"the engine ended too early, see {self.log}")
 
     def wait_until_ready(self) -> None:

@@ -56,6 +56,15 @@ def digests(path: Path, what: str) -> dict[str, set[str]]:
     return found
 
 
+def farthest_logprob(results: list[Result], expected: list[list[str]]) -> float:
+    """The largest difference of two log-probabilities."""
+    return max(
+        abs(float.fromhex(a) - float.fromhex(b))
+        for result, wanted in zip(results, expected)
+        for a, b in zip(result["logprobs"], wanted)
+    )
+
+
 class Suite:
     def __init__(self, model: Path, directory: Path) -> None:
         self.directory = directory
@@ -219,6 +228,26 @@ class Suite:
         same = loaded.keys() == saved.keys() and self._bytes_equal("split-again", "split")
         self.check("tensor parallelism: bytes of each rank", same)
 
+    def lost_by_one_worker(self) -> None:
+        """One of two workers cannot load: what the other computes in that step is wrong as well, and not stored."""
+        longer = PREFIX + random_tokens(70, 300)
+        prompts = [PROMPTS[0], longer, longer, longer]
+        settings = {"fault": "lose-one", "revision": "lose-one"}
+        split = replace(self.job, tensor_parallel=2, requests=self._requests(prompts[:2]))
+        plain = run(split, self.directory, "split-lost-plain")
+        losing = self._run(
+            "split-lost", prompts=prompts, tensor_parallel=2, module="test_connectors", settings=settings
+        )
+        after = self._run("split-lost-after", prompts=[longer], tensor_parallel=2, settings={"revision": "lose-one"})
+        expected = [plain[0]] + [plain[1]] * 4
+        results = losing + after
+        same = all(r["tokens"] == p["tokens"] for r, p in zip(results, expected))
+        self.check("one worker loses blocks: greedy tokens as without a store", same)
+        farthest = farthest_logprob(results, [p["logprobs"] for p in expected])
+        self.check("one worker loses blocks: log-probabilities are near", farthest < 1e-3, f"{farthest:.1e}")
+        cached = [r["cachedTokens"] for r in after]
+        self.check("one worker loses blocks: stored again", cached == [1280], cached)
+
     def pages_reused_at_once(self) -> None:
         """There is KV memory for one prompt, so each takes the pages of the one before while that is committed."""
         prompts = [3, 4, 0, 3, 4, 0]
@@ -349,8 +378,11 @@ class Suite:
         deadline = 3
         settings = {"fault": "hang", "pid": self.daemon.process.pid, "timeout_ms": deadline * 1000}
         job = self._stored_job("hanging", prompts=[], module="test_connectors", settings=settings)
-        again = {"tokens": PROMPTS[0], "reset": True}
-        job.requests = [{"batch": PROMPTS[3:5], "reset": True}, again, {"wait": True}, again]
+        longer = PROMPTS[3] + random_tokens(80, 128)
+        plain = run(replace(self.job, requests=self._requests([longer])), self.directory, "hanging-plain")
+        job.requests = [{"batch": PROMPTS[3:5], "reset": True}, {"tokens": PROMPTS[0]}, {"wait": True}]
+        # On pages that were computed again meanwhile; then what was stored of it.
+        job.requests += [{"tokens": longer}, {"tokens": longer, "reset": True}]
         with EngineProcess(job, self.directory, "hanging") as engine:
             engine.wait_until_ready()
             self._tokens_equal("stopped after a promise", engine.results(), [3, 4, 0])
@@ -359,12 +391,26 @@ class Suite:
             engine.proceed()
             results = engine.results()
             metrics = engine.metrics
-        self._tokens_equal("stopped after a promise, and awake again", results)
-        self.check("stopped after a promise: found again", results[0]["cachedTokens"] == 1024)
+        same = all(r["tokens"] == plain[0]["tokens"] for r in results)
+        self.check("stopped after a promise, and awake again: greedy tokens as without a store", same)
+        cached = results[1]["cachedTokens"]
+        self.check("stopped after a promise: what follows is stored", cached == 1152, cached)
         self.check("stopped after a promise: both loads failed", metrics["failed_blocks"] == 2 * 1024 // BLOCK)
         waited = sum(metrics[f"{name}_seconds"] for name in ("lookup", "load", "save"))
         once = 0.9 * deadline < waited < 1.5 * deadline
         self.check("stopped after a promise: one deadline is all that was waited", once, f"{waited:.2f} s")
+
+    def exceptions(self) -> None:
+        """Every third call of what the hooks use raises."""
+        settings = {"fault": "raise", "revision": "raise"}
+        job = self._stored_job("raising", PROMPTS * 3, module="test_connectors", settings=settings)
+        with EngineProcess(job, self.directory, "raising") as engine:
+            engine.wait_until_ready()
+            results = engine.results()
+            raised = {word for line in engine.said for word in line.split() if "on purpose" in line}
+        self._tokens_equal("exceptions in all hooks", results, list(range(5)) * 3)
+        wanted = {"find", "allocated", "_save", "heard", "finished", "save", "add"}
+        self.check("exceptions in all hooks: raised", wanted <= raised, wanted - raised)
 
     def refused(self) -> None:
         """A daemon with too little memory for the blocks of this model."""
@@ -459,13 +505,8 @@ class Suite:
         self.daemon.start()
         results = self._run("corrupted")
         self._tokens_equal(f"{flipped} bytes flipped on disk", results)
-        pairs = [
-            (float.fromhex(a), float.fromhex(b))
-            for result, expected in zip(results, self.reference.logprobs)
-            for a, b in zip(result["logprobs"], expected)
-        ]
         # Not bit for bit: what is computed is a prompt of another length.
-        farthest = max(abs(a - b) for a, b in pairs)
+        farthest = farthest_logprob(results, self.reference.logprobs)
         self.check("corrupted: log-probabilities are near", farthest < 1e-3, f"{farthest:.1e}")
         cached = [r["cachedTokens"] for r in results]
         self.check("corrupted: less was found, and the rest computed", sum(cached) < 5 * 1024, cached)
@@ -482,7 +523,8 @@ class Suite:
         self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
 
 
-TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "pages_reused_at_once", "batches"]
+TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "lost_by_one_worker"]
+TESTS += ["pages_reused_at_once", "batches", "exceptions"]
 TESTS += ["lost_after_promise", "lost_in_batch", "two_engines", "dies_and_hangs", "hangs_after_promise", "refused"]
 TESTS += ["weights_updated", "sliding_window", "names", "corrupted", "changed_content"]
 
