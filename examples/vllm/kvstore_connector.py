@@ -13,7 +13,10 @@ What happens in a step of the engine:
 - After it the worker copies pages that are full now into places the daemon prepared, first blocks first and as many as
   there is room for, and a thread commits them. The engine's pages are not read later, for it may use them again.
 
-A daemon that is dead or hung costs at most `kvstore.timeout_ms` now and then, and everything is computed as without it.
+Without a daemon everything is computed as without a store. A daemon that does not answer is waited for once: in a step
+of the engine at most one and a half times `kvstore.timeout_ms` in vain. Then the scheduler tells the workers, or they
+tell it, and nothing asks the daemon again until a thread beside the engine has got an answer from it. Nothing that goes
+wrong here is raised into a running engine: it is a miss, a block that is not stored, or a load that failed.
 """
 
 from __future__ import annotations
@@ -90,7 +93,8 @@ class Patience:
     """Asks the daemon, and stops asking when that costs too much.
 
     After half of the deadline was waited in vain in one step, or after a refusal, the daemon is away: nothing asks it
-    until a thread has got an answer from it. The pause before that grows when trouble comes back within a minute.
+    until a thread has got an answer from it. The pause before that grows when trouble comes back within a minute. Waits
+    of less than a twentieth of the deadline do not count: many misses in a step are no trouble.
     """
 
     FIRST_PAUSE, LONGEST_PAUSE, CALM = 0.1, 60.0, 60.0
@@ -120,7 +124,8 @@ class Patience:
             return None
         if found:
             return found
-        self._in_vain += time.monotonic() - start
+        seconds = time.monotonic() - start
+        self._in_vain += seconds if seconds > self._limit / 10 else 0
         if self._in_vain > self._limit:
             complain(what, TimeoutError("the daemon does not answer"))
             self.go_away()
