@@ -6,7 +6,7 @@ Started by bench.py and test.py, which kill it with SIGKILL between runs. A job'
 `Job`; a request is `{"tokens": [...]}`, with `"reset": true` after the engine's own prefix cache was emptied. And
 `{"wait": true}` prints `{"waiting": true}` and goes on when a line comes on standard input; `{"batch": [...]}` gives
 several requests to the engine at once; `"salt"` is its `cache_salt`; `"adapter"` is the name of one of the job's
-adapters.
+adapters. `"reset_connector": true` resets the connector as well, as after other weights were loaded.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Engine:
         return [self._result(output, seconds) for output in outputs]
 
     def connector_metrics(self) -> dict[str, float]:
-        """What vLLM's own metrics have of the connector, over everything that this engine did. `LLM.get_metrics` makes
-        whole numbers of them."""
+        """What vLLM's own metrics have of the connector, and its preemptions, over everything that this engine did.
+        `LLM.get_metrics` makes whole numbers of them."""
         from prometheus_client import REGISTRY
 
         return {
@@ -128,7 +128,7 @@ class Engine:
                 sample.value for sample in metric.samples if sample.name.endswith("_total")
             )
             for metric in REGISTRY.collect()
-            if metric.name.startswith("vllm:kvstore_")
+            if metric.name.startswith("vllm:kvstore_") or metric.name == "vllm:num_preemptions"
         }
 
     def _result(self, output: Any, seconds: float) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def run(job: Job) -> None:
             sys.stdin.readline()
             continue
         if request.get("reset"):
-            engine.llm.reset_prefix_cache()
+            engine.llm.reset_prefix_cache(reset_connector=request.get("reset_connector", False))
         prompts = request.get("batch") or [request["tokens"]]
         for result in engine.answer(prompts, request.get("salt"), request.get("adapter")):
             print(json.dumps({"result": result}), flush=True)

@@ -45,6 +45,8 @@ class EngineProcess:
         self.log = directory / f"{name}.log"
         # At the end of a job: the connector's, from vLLM's metrics.
         self.metrics: dict[str, float] = {}
+        # What vLLM logged.
+        self.said: list[str] = []
         self._errors = open(self.log, "wb")  # noqa: SIM115
         self._process = subprocess.Popen(
             [python, str(HERE / "engine.py"), str(path)],
@@ -69,6 +71,10 @@ class EngineProcess:
         for line in self._process.stdout:
             if line.startswith("{"):
                 yield json.loads(line)
+            else:
+                self.said.append(line)
+                self._errors.write(line.encode())
+                self._errors.flush()
         raise SystemExit(f"the engine ended too early, see {self.log}")
 
     def wait_until_ready(self) -> None:

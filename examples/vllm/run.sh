@@ -4,7 +4,7 @@
 #
 #   bash examples/vllm/run.sh [--work DIR] [--test-only | --bench-only] [--no-lmcache] [options of bench.py]
 #
-# Needs Python 3.11 or later, a Swift toolchain and PyPI; 4 GB below DIR. Installing takes 5 minutes, the test about 10
+# Needs Python 3.11 or later, a Swift toolchain and PyPI; 4 GB below DIR. Installing takes 5 minutes, the test about 14
 # and the measurement about 20 on two cores. VLLM_PYTHON and LMCACHE_PYTHON name environments that exist already.
 # --json FILE has the measurements, and FILE with -overhead before its suffix what storing costs.
 set -euo pipefail

@@ -10,12 +10,15 @@ little: attention does not notice when blocks of a prompt are swapped.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 HERE = Path(__file__).resolve().parent
@@ -26,6 +29,7 @@ from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_adapter, make_model  # noqa: E402
 from processes import EngineProcess, Result, kvstore_transfer, random_tokens, run  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 PREFIX = random_tokens(1, 1024)
 # Three users of one system prompt, and two long prompts of their own.
@@ -50,6 +54,15 @@ def digests(path: Path, what: str) -> dict[str, set[str]]:
         if kind == what:
             found.setdefault(key, set()).add(digest)
     return found
+
+
+def farthest_logprob(results: list[Result], expected: list[list[str]]) -> float:
+    """The largest difference of two log-probabilities."""
+    return max(
+        abs(float.fromhex(a) - float.fromhex(b))
+        for result, wanted in zip(results, expected)
+        for a, b in zip(result["logprobs"], wanted)
+    )
 
 
 class Suite:
@@ -91,12 +104,22 @@ class Suite:
         same = all(r["logprobs"] == self.reference.logprobs[n] for n, r in zip(numbers, results))
         self.check(f"{name}: log-probabilities bit for bit as after a local hit", same)
 
-    def _bytes_equal(self, name: str, *saved: str) -> bool:
-        was = {}
+    def _bytes_equal(self, name: str, *saved: str, kind: str = "save") -> bool:
+        """Whether each loaded block is as it was saved (or as another kind of line says) in one of these runs."""
+        was: dict[str, set[str]] = {}
         for run_name in saved or ["cold"]:
-            was |= digests(self.directory / f"{run_name}.digests", "save")
+            for key, found in digests(self.directory / f"{run_name}.digests", kind).items():
+                was.setdefault(key, set()).update(found)
         now = digests(self.directory / f"{name}.digests", "load")
-        return bool(now) and all(digest == was.get(key) for key, digest in now.items())
+        return bool(now) and all(found <= was.get(key, set()) for key, found in now.items())
+
+    def _refused_at_start(self, name: str, job: Job, text: str) -> None:
+        try:
+            run(job, self.directory, name)
+        except SystemExit:
+            pass
+        log = (self.directory / f"{name}.log").read_text()
+        self.check(f"{name}: refused at the start", f"KVStoreConnector: {text}" in log)
 
     # ---- The tests, in the order in which they build on each other
 
@@ -108,13 +131,15 @@ class Suite:
         self.daemon.flush()
 
     def memory(self) -> None:
-        self._warm("memory")
+        self._warm("memory", disk_blocks=0)
 
     def disk(self) -> None:
+        # Else the daemon reads blocks into memory before anybody asks for them.
+        self.daemon.warm_up = False
         self.daemon.restart()
-        self._warm("disk after kill -9")
+        self._warm("disk after kill -9", disk_blocks=3 * 1024 // BLOCK)
 
-    def _warm(self, name: str) -> None:
+    def _warm(self, name: str, disk_blocks: int) -> None:
         before = self.daemon.hit_blocks()
         results = self._run(name)
         memory, disk = (now - then for now, then in zip(self.daemon.hit_blocks(), before))
@@ -124,6 +149,7 @@ class Suite:
         self.check(
             f"{name}: every whole block is found", cached == [1024] * 5, f"{memory} from memory, {disk} from disk"
         )
+        self.check(f"{name}: blocks found on disk, each once", disk == disk_blocks, disk)
         self.check(f"{name}: the bytes in the engine's pages are those that were saved", self._bytes_equal(name))
 
     def chunked(self) -> None:
@@ -165,12 +191,27 @@ class Suite:
         self.check("adapters: only what was stored with the same", cached == [1024, 0, 0, 1024], cached)
         self.check("adapters: bytes", self._bytes_equal("adapters", "cold", "adapters"))
 
-        swapped = {"one": str(paths["two"])}
-        job = replace(self._stored_job("adapters-new", prompts=[]), adapters=swapped, requests=requests[1:2] * 2)
-        results = run(job, self.directory, "adapters-new")
+        for change in self._swap_weights, self._change_alpha:
+            change(paths["two"])
+            self._changed_adapter(change.__name__, {"two": str(paths["two"])})
+
+    def _swap_weights(self, adapter: Path) -> None:
+        path = adapter / "adapter_model.safetensors"
+        save_file({name: -part if "lora_B" in name else part for name, part in load_file(path).items()}, path)
+
+    def _change_alpha(self, adapter: Path) -> None:
+        path = adapter / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 4}))
+
+    def _changed_adapter(self, name: str, loading: dict[str, str]) -> None:
+        """An adapter of a known name and path, but with other files, is another adapter."""
+        request = {"tokens": PROMPTS[0], "reset": True, "adapter": "two"}
+        plain = run(replace(self.job, adapters=loading, requests=[request]), self.directory, f"adapters{name}-plain")
+        job = replace(self._stored_job(f"adapters{name}", prompts=[]), adapters=loading, requests=[request] * 2)
+        results = run(job, self.directory, f"adapters{name}")
         cached = [r["cachedTokens"] for r in results]
-        same = all(r["tokens"] == plain[2]["tokens"] for r in results)
-        self.check("adapters: other weights by an old name are another adapter", same and cached == [0, 1024], cached)
+        same = all(r["tokens"] == plain[0]["tokens"] for r in results)
+        self.check(f"adapters,{name}: another adapter by an old name and path", same and cached == [0, 1024], cached)
 
     def tensor_parallel(self) -> None:
         """Two workers that share each layer, each with a namespace of its own."""
@@ -187,18 +228,46 @@ class Suite:
         same = loaded.keys() == saved.keys() and self._bytes_equal("split-again", "split")
         self.check("tensor parallelism: bytes of each rank", same)
 
+    def lost_by_one_worker(self) -> None:
+        """One of two workers cannot load: what the other computes in that step is wrong as well, and not stored."""
+        longer = PREFIX + random_tokens(70, 300)
+        prompts = [PROMPTS[0], longer, longer, longer]
+        settings = {"fault": "lose-one", "revision": "lose-one"}
+        split = replace(self.job, tensor_parallel=2, requests=self._requests(prompts[:2]))
+        plain = run(split, self.directory, "split-lost-plain")
+        losing = self._run(
+            "split-lost", prompts=prompts, tensor_parallel=2, module="test_connectors", settings=settings
+        )
+        after = self._run("split-lost-after", prompts=[longer], tensor_parallel=2, settings={"revision": "lose-one"})
+        expected = [plain[0]] + [plain[1]] * 4
+        results = losing + after
+        same = all(r["tokens"] == p["tokens"] for r, p in zip(results, expected))
+        self.check("one worker loses blocks: greedy tokens as without a store", same)
+        farthest = farthest_logprob(results, [p["logprobs"] for p in expected])
+        self.check("one worker loses blocks: log-probabilities are near", farthest < 1e-3, f"{farthest:.1e}")
+        cached = [r["cachedTokens"] for r in after]
+        self.check("one worker loses blocks: stored again", cached == [1280], cached)
+
     def pages_reused_at_once(self) -> None:
         """There is KV memory for one prompt, so each takes the pages of the one before while that is committed."""
         prompts = [3, 4, 0, 3, 4, 0]
-        job = self._stored_job("small", prompts=[PROMPTS[n] for n in prompts], kv_blocks=12, max_model_len=1280)
-        # Another revision, so that nothing is there at first.
-        job.kv_transfer["kv_connector_extra_config"]["kvstore.revision"] = "pages"
+        # Another revision, so that nothing is there at first; commits are late, so that a late read would be noticed.
+        settings = {"fault": "slow", "revision": "pages"}
+        job = self._stored_job(
+            "small",
+            [PROMPTS[n] for n in prompts],
+            kv_blocks=12,
+            max_model_len=1280,
+            module="test_connectors",
+            settings=settings,
+        )
         results = run(job, self.directory, "small")
         self._tokens_equal("pages used again at once", results, prompts)
         self._logprobs_equal("pages used again at once, loaded", results[3:], prompts[3:])
         cached = [r["cachedTokens"] for r in results]
         self.check("pages used again at once: stored and found", cached[3:] == [1024] * 3, cached)
-        self.check("pages used again at once: bytes", self._bytes_equal("small", "small"))
+        same = self._bytes_equal("small", "small", kind="page")
+        self.check("pages used again at once: bytes as straight after the forward pass", same)
 
     def lost_after_promise(self) -> None:
         """Blocks that the scheduler promised are gone when the worker wants them."""
@@ -241,24 +310,204 @@ class Suite:
             self.check("vLLM's metrics have the blocks of three loads", loaded == 3 * 1024 // BLOCK, loaded)
 
     def two_engines(self) -> None:
+        """Both load what is there; then both compute and store the same new prompts at once."""
+        new = [random_tokens(40 + number, 1088) for number in range(2)]
+        jobs = [self._stored_job(name, PROMPTS + new) for name in ("one", "two")]
+        for job in jobs:
+            job.requests.insert(len(PROMPTS), {"wait": True})
         with (
-            EngineProcess(self._stored_job("one"), self.directory, "one") as one,
-            EngineProcess(self._stored_job("two"), self.directory, "two") as two,
+            EngineProcess(jobs[0], self.directory, "one") as one,
+            EngineProcess(jobs[1], self.directory, "two") as two,
         ):
             for engine in (one, two):
                 engine.wait_until_ready()
             self._tokens_equal("two engines at once, the first", one.results())
             self._tokens_equal("two engines at once, the second", two.results())
-        same = self._bytes_equal("one") and self._bytes_equal("two")
+            for engine in (one, two):
+                engine.proceed()
+            answers = [[r["tokens"] for r in engine.results()] for engine in (one, two)]
+        same = self._bytes_equal("one", "cold", "two") and self._bytes_equal("two", "cold", "one")
         self.check("two engines at once: bytes", same)
+        results = self._run("both", prompts=new)
+        same = answers[0] == answers[1] == [r["tokens"] for r in results]
+        cached = [r["cachedTokens"] for r in results]
+        self.check("two engines store the same at once: found", same and cached == [1024] * 2, cached)
+        self.check("two engines store the same at once: bytes", self._bytes_equal("both", "one", "two"))
+
+    def batches(self) -> None:
+        """Several requests in a step share a prefix, and there is too little KV memory: vLLM sends some back."""
+        prefix = random_tokens(50, 1024)
+        # Each needs one block more than its prompt.
+        prompts = [prefix + random_tokens(60 + user, 120) for user in range(4)]
+        job = self._stored_job("batches", prompts=[], kv_blocks=15, max_model_len=1280)
+        job.requests = [{"batch": prompts, "reset": True}] * 3
+        plain = run(replace(job, kv_transfer=None, requests=self._requests(prompts)), self.directory, "batches-plain")
+        with EngineProcess(job, self.directory, "batches") as engine:
+            engine.wait_until_ready()
+            results = engine.results()
+            metrics = engine.metrics
+        same = all(r["tokens"] == plain[n % 4]["tokens"] for n, r in enumerate(results))
+        self.check("batches: greedy tokens as one by one without a store", same)
+        preempted = metrics["vllm:num_preemptions"]
+        self.check("batches: vLLM sent requests back", preempted > 0, preempted)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("batches: the shared prefix is found", min(cached[4:]) >= 1024, cached)
+        self.check("batches: bytes", self._bytes_equal("batches", "batches"))
+        self.check("batches: each request is counted once", metrics["lookups"] <= len(results), metrics["lookups"])
+
+    def lost_in_batch(self) -> None:
+        """Blocks that two requests of a step share are lost after they were promised."""
+        job = self._stored_job(
+            "lost-batch", prompts=[], module="test_connectors", settings={"fault": "lose", "revision": "lose-batch"}
+        )
+        job.requests = [{"batch": PROMPTS[:2], "reset": True}] * 3
+        with EngineProcess(job, self.directory, "lost-batch") as engine:
+            engine.wait_until_ready()
+            results = engine.results()
+            failed = engine.metrics["failed_blocks"]
+        self._tokens_equal("shared blocks lost", results, [0, 1] * 3)
+        self.check("shared blocks lost: loads failed", failed >= 1024 // BLOCK, failed)
+        results = self._run("lost-batch-after", prompts=PROMPTS[:2], settings={"revision": "lose-batch"})
+        self._tokens_equal("shared blocks lost, what was stored meanwhile", results)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("shared blocks lost: stored again", cached == [1024] * 2, cached)
+        self.check("shared blocks lost: bytes", self._bytes_equal("lost-batch-after", "lost-batch"))
+
+    def hangs_after_promise(self) -> None:
+        """The daemon is stopped between the promise of two prompts and their loads."""
+        deadline = 3
+        settings = {"fault": "hang", "pid": self.daemon.process.pid, "timeout_ms": deadline * 1000}
+        job = self._stored_job("hanging", prompts=[], module="test_connectors", settings=settings)
+        longer = PROMPTS[3] + random_tokens(80, 128)
+        plain = run(replace(self.job, requests=self._requests([longer])), self.directory, "hanging-plain")
+        job.requests = [{"batch": PROMPTS[3:5], "reset": True}, {"tokens": PROMPTS[0]}, {"wait": True}]
+        # On pages that were computed again meanwhile; then what was stored of it.
+        job.requests += [{"tokens": longer}, {"tokens": longer, "reset": True}]
+        with EngineProcess(job, self.directory, "hanging") as engine:
+            engine.wait_until_ready()
+            self._tokens_equal("stopped after a promise", engine.results(), [3, 4, 0])
+            self.daemon.resume()
+            time.sleep(6)  # the client looks for it every five seconds at the latest
+            engine.proceed()
+            results = engine.results()
+            metrics = engine.metrics
+        same = all(r["tokens"] == plain[0]["tokens"] for r in results)
+        self.check("stopped after a promise, and awake again: greedy tokens as without a store", same)
+        cached = results[1]["cachedTokens"]
+        self.check("stopped after a promise: what follows is stored", cached == 1152, cached)
+        self.check("stopped after a promise: both loads failed", metrics["failed_blocks"] == 2 * 1024 // BLOCK)
+        waited = sum(metrics[f"{name}_seconds"] for name in ("lookup", "load", "save"))
+        once = 0.9 * deadline < waited < 1.5 * deadline
+        self.check("stopped after a promise: one deadline is all that was waited", once, f"{waited:.2f} s")
+
+    def exceptions(self) -> None:
+        """Every third call of what the hooks use raises."""
+        settings = {"fault": "raise", "revision": "raise"}
+        job = self._stored_job("raising", PROMPTS * 3, module="test_connectors", settings=settings)
+        with EngineProcess(job, self.directory, "raising") as engine:
+            engine.wait_until_ready()
+            results = engine.results()
+            raised = {word for line in engine.said for word in line.split() if "on purpose" in line}
+        self._tokens_equal("exceptions in all hooks", results, list(range(5)) * 3)
+        wanted = {"find", "allocated", "_save", "heard", "finished", "save", "add"}
+        self.check("exceptions in all hooks: raised", wanted <= raised, wanted - raised)
+
+    def refused(self) -> None:
+        """A daemon with too little memory for the blocks of this model."""
+        with Daemon(self.directory / "refusing", memory="32MiB", disk="64MiB") as daemon:
+            job = self._stored_job("refused", prompts=PROMPTS[:2])
+            job.kv_transfer["kv_connector_extra_config"]["kvstore.socket"] = str(daemon.socket)
+            with EngineProcess(job, self.directory, "refused") as engine:
+                engine.wait_until_ready()
+                results = engine.results()
+                said = sum("InvalidArgument" in line for line in engine.said)
+        self._tokens_equal("namespace refused", results)
+        cached = [r["cachedTokens"] for r in results]
+        self.check("namespace refused: nothing is found", cached == [0, 0], cached)
+        self.check("namespace refused: the reason is logged, not each time", 0 < said < 4, said)
+
+    def weights_updated(self) -> None:
+        """After a reset with `reset_connector` nothing of before is found, but what is stored since."""
+        job = self._stored_job("updated", prompts=[])
+        request = {"tokens": PROMPTS[0], "reset": True}
+        job.requests = [request, request | {"reset_connector": True}, request]
+        results = run(job, self.directory, "updated")
+        self._tokens_equal("reset of the connector", results, [0, 0, 0])
+        cached = [r["cachedTokens"] for r in results]
+        self.check("reset of the connector: nothing of before is found", cached == [1024, 0, 1024], cached)
+
+    def sliding_window(self) -> None:
+        """Pages of a model whose layers all forget are the null block where they are not needed."""
+        model = self.directory / "sliding"
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(self.job.model, model)
+        config = json.loads((model / "config.json").read_text())
+        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 256}
+        (model / "config.json").write_text(json.dumps(config))
+        job = replace(self._stored_job("sliding window", prompts=PROMPTS[:1]), model=str(model))
+        self._refused_at_start("sliding window", job, "one group of full attention layers is supported, not Sliding")
+
+    def names(self) -> None:
+        """What names weights where a path is none, and adapters whose files change under a running engine."""
+        import kvstore_connector as connector
+
+        def config(model: str) -> SimpleNamespace:
+            loading = SimpleNamespace(download_dir=str(self.directory / "hub"))
+            described = SimpleNamespace(model=model, revision=None)
+            return SimpleNamespace(model_config=described, load_config=loading)
+
+        def refuses(call: object, *arguments: object) -> bool:
+            try:
+                call(*arguments)
+            except ValueError as error:
+                return "kvstore.revision" in str(error)
+            return False
+
+        settings = connector.Settings()
+        self.check("a model of a hub without files is refused", refuses(connector.revision_of, config("a/b"), settings))
+        snapshot = self.directory / "hub/models--a--c/snapshots/0123"
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / "model.safetensors").write_bytes(b"weights")
+        (refs := snapshot.parents[1] / "refs").mkdir(exist_ok=True)
+        (refs / "main").write_text("0123")
+        digest = connector.digest_of_files(snapshot)
+        found = connector.revision_of(config("a/c"), settings)
+        self.check("one whose files are there has their digest", found == digest)
+
+        def length(rope: str) -> int:
+            described = SimpleNamespace(to_json_string=lambda: json.dumps({"rope_parameters": {"rope_type": rope}}))
+            return connector.length_of(SimpleNamespace(max_model_len=9, hf_config=described))
+
+        self.check("with LongRoPE the length matters", (length("longrope"), length("yarn")) == (9, 0))
+
+        path = self.directory / "adapter-running"
+        make_adapter(path, Path(self.job.model), 5)
+        adapters = connector.Adapters()
+
+        def lora(path: Path | str, in_place: bool = False) -> SimpleNamespace:
+            return SimpleNamespace(lora_name="one", lora_path=str(path), load_inplace=in_place)
+
+        first = adapters.name(lora(path))
+        self.check("an adapter has a name", bool(first) and adapters.name(lora(path)) == first)
+        self._change_alpha(path)
+        self.check("not when its files change in a running engine", adapters.name(lora(path)) is None)
+        other = connector.Adapters()
+        self.check("another engine names it otherwise", other.name(lora(path)) not in (None, first))
+        other.name(lora(path, in_place=True))
+        self.check("not after it was loaded in place", other.name(lora(path)) is None)
+        self.check("not without a directory", connector.Adapters().name(lora("organisation/adapter")) is None)
 
     def corrupted(self) -> None:
         self.daemon.flush()
         self.daemon.kill()
         flipped = self.daemon.damage(stride=3 << 20)
+        self.daemon.warm_up = False
         self.daemon.start()
         results = self._run("corrupted")
         self._tokens_equal(f"{flipped} bytes flipped on disk", results)
+        # Not bit for bit: what is computed is a prompt of another length.
+        farthest = farthest_logprob(results, self.reference.logprobs)
+        self.check("corrupted: log-probabilities are near", farthest < 1e-3, f"{farthest:.1e}")
         cached = [r["cachedTokens"] for r in results]
         self.check("corrupted: less was found, and the rest computed", sum(cached) < 5 * 1024, cached)
         self.check("corrupted: no wrong byte was loaded", self._bytes_equal("corrupted") or not sum(cached))
@@ -274,8 +523,10 @@ class Suite:
         self.check("negative control: the bytes are noticed", not self._bytes_equal("changed"))
 
 
-TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "pages_reused_at_once"]
-TESTS += ["lost_after_promise", "two_engines", "dies_and_hangs", "corrupted", "changed_content"]
+TESTS = ["memory", "disk", "chunked", "salted", "adapters", "tensor_parallel", "lost_by_one_worker"]
+TESTS += ["pages_reused_at_once", "batches", "exceptions"]
+TESTS += ["lost_after_promise", "lost_in_batch", "two_engines", "dies_and_hangs", "hangs_after_promise", "refused"]
+TESTS += ["weights_updated", "sliding_window", "names", "corrupted", "changed_content"]
 
 
 def main() -> int:
