@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import sys
@@ -31,6 +30,7 @@ from daemon import Daemon  # noqa: E402
 from engine import Job  # noqa: E402
 from make_model import make_model  # noqa: E402
 from processes import EngineProcess, kvstore_transfer, random_tokens  # noqa: E402
+from turns import median_interval  # noqa: E402
 
 GROUP = 3
 WRITE_BACK_SECONDS = 1
@@ -48,16 +48,6 @@ class Round:
 
     def ratio(self, prompts: slice) -> float:
         return statistics.mean(self.storing[prompts]) / statistics.mean(self.without[prompts])
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """Where the median lies with a certainty of 95 %, by ranks alone: rounds on a shared machine follow no bell curve."""
-    ordered, count = sorted(values), len(values)
-    rank, below = 0, 0.5**count
-    while below <= 0.025 and rank < count // 2:
-        rank += 1
-        below += math.comb(count, rank) * 0.5**count
-    return ordered[max(rank - 1, 0)], ordered[count - max(rank, 1)]
 
 
 def processor_seconds(daemon: Daemon) -> float:
