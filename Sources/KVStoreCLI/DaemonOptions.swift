@@ -65,8 +65,14 @@ struct DaemonOptions: ParsableArguments {
     /// Runs a command against the daemon. What goes wrong between them ends in a sentence that says what to do, and
     /// exit code 2.
     func run(_ command: String, _ body: (DaemonClient) throws -> Void) throws {
+        try run(command) { client, _ in try body(client) }
+    }
+
+    /// As above, with the options: a token may come from a pipe, which is read once.
+    func run(_ command: String, _ body: (DaemonClient, ClientOptions) throws -> Void) throws {
         do {
-            try body(try DaemonClient(socketPath: path, options: try clientOptions()))
+            let options = try clientOptions()
+            try body(try DaemonClient(socketPath: path, options: options), options)
         } catch let error as ClientError {
             Terminal.printError("kvstore \(command): \(error.message)\n")
             throw ExitCode(2)

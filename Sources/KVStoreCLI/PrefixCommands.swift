@@ -75,9 +75,9 @@ extension DaemonOptions {
         _ body: (RemoteBlockStore, Prefix) throws -> Void
     ) throws {
         // First by itself: a daemon that is not there is an error here, while the store would call it a miss.
-        try run(command) { client in
+        try run(command) { client, clientOptions in
             _ = try client.ping()
-            let store = RemoteBlockStore(socketPath: path, options: try clientOptions())
+            let store = RemoteBlockStore(socketPath: path, options: clientOptions)
             defer { store.close() }
             do {
                 try body(store, try options.prefix(in: store))

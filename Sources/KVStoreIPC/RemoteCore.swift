@@ -144,6 +144,9 @@ final class RemoteCore: Sendable {
         argument: UInt32 = 0,
         payload: [UInt8] = []
     ) throws(ClientError) -> PrefixRequest {
+        guard payload.isEmpty || prefix.keys.count <= WireLimits.keysPerRequest else {
+            throw ClientError(.refused, "a block is put by at most \(WireLimits.keysPerRequest) keys")
+        }
         // More keys than a frame has room for: what leads is still a prefix.
         let prefix = prefix.first(WireLimits.keysPerRequest)
         return PrefixRequest(

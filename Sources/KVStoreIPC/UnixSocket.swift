@@ -53,23 +53,45 @@ struct UnixSocket: ~Copyable {
     private var blockMilliseconds: Int32 = 0
 
     init(path: String, timeoutNanoseconds: UInt64) throws(ClientError) {
+        descriptor = try Self.connectTrusted(path, timeoutNanoseconds)
+    }
+
+    deinit {
+        for extra in received { CLinux_close(extra) }
+        CLinux_close(descriptor)
+    }
+
+    private static func connectTrusted(_ path: String, _ timeoutNanoseconds: UInt64) throws(ClientError) -> Int32 {
         let result = unsafe CLinux_connect(path, Int32(clamping: timeoutNanoseconds / 1_000_000))
-        guard result >= 0 else { throw Self.connectError(-result, path) }
+        guard result >= 0 else { throw connectError(-result, path) }
         do throws(ClientError) {
-            try Self.requireTrusted(result, path)
+            try requireTrusted(result, path)
+            return result
         } catch {
             CLinux_close(result)
             throw error
         }
-        descriptor = result
+    }
+
+    /// The directory that a socket lies in.
+    struct Place {
+        var owner: UInt32
+        /// Nobody but the owner may make files in it.
+        var isClosed: Bool
+        /// Nor in any directory above it, so that nobody else can have made it.
+        var isBelowClosed: Bool
     }
 
     /// Whether a process of that user may be believed to be the daemon: it hands out bytes that engines compute with.
     ///
-    /// Whoever may write in the socket's directory can put another socket there, so its owner is believed. In a directory
-    /// where everybody may make files, such as /tmp, that leaves root and the client's own user.
-    static func isTrusted(listener: UInt32, own: UInt32, directoryOwner: UInt32?) -> Bool {
-        listener == 0 || listener == own || listener == directoryOwner
+    /// Root and the client's own user are. Where only one of them can have put the socket there, whoever listens is: so
+    /// systemd's sockets lie in a directory of root's, and the daemon has a user of its own. Else the owner of the
+    /// directory, unless somebody can have made that to be believed, as below /tmp.
+    static func isTrusted(listener: UInt32, own: UInt32, place: Place?) -> Bool {
+        if listener == 0 || listener == own { return true }
+        guard let place, place.isClosed else { return false }
+        if place.owner == 0 || place.owner == own { return true }
+        return place.owner == listener && place.isBelowClosed
     }
 
     private static func requireTrusted(_ descriptor: Int32, _ path: String) throws(ClientError) {
@@ -77,23 +99,41 @@ struct UnixSocket: ~Copyable {
         // All three live for the call.
         let error = unsafe CLinux_peer_credentials(descriptor, &processID, &listener, &group)
         guard error == 0 else { throw connectError(error, path) }
-        let end = path.lastIndex(of: "/")
-        let directory = end.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
-        var status = stat()
-        // The path is passed as a C string, the structure filled, during the call.
-        let owner = unsafe stat(directory, &status) == 0 ? status.st_uid : nil
-        guard isTrusted(listener: listener, own: geteuid(), directoryOwner: owner) else {
-            throw ClientError(
-                .permissionDenied,
-                "the process at \(path) belongs to user \(listener), who is neither you nor root nor the owner of "
-                    + "\(directory); let the daemon listen in a directory of its own user"
-            )
+        let own = geteuid()
+        if isTrusted(listener: listener, own: own, place: nil)
+            || isTrusted(listener: listener, own: own, place: place(path))
+        {
+            return
         }
+        throw ClientError(
+            .permissionDenied,
+            "the process at \(path) belongs to user \(listener), who is neither you nor root, and others may have put the "
+                + "socket there; let the daemon listen in a directory of root's or of its own user in which nobody else may "
+                + "make files, and not below /tmp"
+        )
     }
 
-    deinit {
-        for extra in received { CLinux_close(extra) }
-        CLinux_close(descriptor)
+    private static func place(_ path: String) -> Place? {
+        let end = path.lastIndex(of: "/")
+        var directory = end.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        // Without links; the C string is ours to free.
+        guard let real = unsafe realpath(directory, nil) else { return nil }
+        directory = unsafe String(cString: real)
+        unsafe free(real)
+        guard let (owner, isClosed) = rights(directory) else { return nil }
+        var isBelowClosed = true
+        while directory != "/", let slash = directory.lastIndex(of: "/") {
+            directory = slash == directory.startIndex ? "/" : String(directory[..<slash])
+            isBelowClosed = isBelowClosed && rights(directory)?.isClosed == true
+        }
+        return Place(owner: owner, isClosed: isClosed, isBelowClosed: isBelowClosed)
+    }
+
+    private static func rights(_ directory: String) -> (owner: UInt32, isClosed: Bool)? {
+        var status = stat()
+        // The path is passed as a C string, the structure filled, during the call.
+        guard unsafe stat(directory, &status) == 0 else { return nil }
+        return (status.st_uid, status.st_mode & 0o022 == 0)
     }
 
     private static func connectError(_ error: Int32, _ path: String) -> ClientError {

@@ -6,16 +6,23 @@ import Testing
 /// What a client checks before it believes anything, and what it says of itself.
 @Suite("A client")
 struct ClientTrustTests {
-    /// Root is 0, the client's user 1000, the owner of the socket's directory 200.
-    @Test(arguments: [
-        (0, 200, true), (1000, 200, true), (200, 200, true), (33, 200, false), (33, 0, false), (33, nil, false),
-    ])
-    func `believes root, its own user and the owner of the directory`(
-        listener: UInt32,
-        directoryOwner: UInt32?,
-        isTrusted: Bool
-    ) {
-        #expect(UnixSocket.isTrusted(listener: listener, own: 1000, directoryOwner: directoryOwner) == isTrusted)
+    /// Root is 0, the client's user 1000, the daemon's 200, a stranger 33.
+    @Test func `believes root, its own user, and others where nobody else can have put the socket`() {
+        func trusts(_ listener: UInt32, in owner: UInt32?, closed: Bool = true, belowClosed: Bool = true) -> Bool {
+            let place = owner.map { UnixSocket.Place(owner: $0, isClosed: closed, isBelowClosed: belowClosed) }
+            return UnixSocket.isTrusted(listener: listener, own: 1000, place: place)
+        }
+        for listener: UInt32 in [0, 1000] {
+            #expect(trusts(listener, in: 33, closed: false, belowClosed: false) && trusts(listener, in: nil))
+        }
+        // As systemd has it: /run/kvstore is root's, the daemon has a user of its own.
+        #expect(trusts(200, in: 0) && trusts(200, in: 1000))
+        #expect(trusts(200, in: 200))
+        // In /tmp, in a directory that its owner made below /tmp, in one that others write to.
+        #expect(!trusts(33, in: 0, closed: false))
+        #expect(!trusts(33, in: 33, belowClosed: false))
+        #expect(!trusts(33, in: 33, closed: false))
+        #expect(!trusts(33, in: 200) && !trusts(33, in: nil))
     }
 
     @Test func `with a token that is too long is told so and does not trap`() {

@@ -169,7 +169,8 @@ private let otherValues = [
         let configuration = ServerConfiguration()
         let store = configuration.storeConfiguration()
         let aside =
-            configuration.stagingCapacityBytes + configuration.frameCapacityBytes + configuration.leaseNoteCapacityBytes
+            configuration.stagingCapacityBytes + configuration.frameCapacityBytes + configuration.wishCapacityBytes
+            + configuration.leaseNoteCapacityBytes
         #expect(store.memoryCapacityBytes + aside == configuration.memoryCapacityBytes)
     }
 

@@ -82,27 +82,45 @@ import Testing
         await harness.stop()
     }
 
-    @Test func `a prompt by its tokens has no more keys than one by its keys`() async throws {
+    @Test func `a request by tokens names no more blocks than one by keys`() async throws {
         let harness = try await DaemonHarness(in: directory)
         var connection = try harness.connection()
         var identity = NamespaceIdentity.test()
-        identity.tokensPerBlock = 1
+        identity.tokensPerBlock = 2
         let opened = try #require(
             NamespaceReply(try connection.call(.openNamespace, identity.canonicalEncoding, deadline: farAway)))
-        let hasher = PrefixHasher(fingerprint: opened.fingerprint, tokensPerBlock: 1)
-        #expect(hasher.keys(tokens: [1]).count == 1)
-        let tokens = [UInt32](repeating: 5, count: WireLimits.keysPerRequest + 500)
-        let request = PrefixRequest(
-            namespaceID: opened.namespaceID,
-            tokenCount: UInt32(tokens.count),
-            blocks: .tokens(tokens)
+        func request(blocks: Int) -> PrefixRequest {
+            PrefixRequest(
+                namespaceID: opened.namespaceID,
+                argument: 1,
+                tokenCount: UInt32(2 * blocks),
+                blocks: .tokens([UInt32](repeating: 5, count: 2 * blocks))
+            )
+        }
+        let (most, tooMany) = (
+            request(blocks: WireLimits.keysPerRequest), request(blocks: WireLimits.keysPerRequest + 1)
         )
-        let reply = MatchReply(try connection.call(.match, request.body, deadline: farAway))
-        #expect(reply?.tiers.isEmpty == true)
-        let requested = harness.context.store.statistics.requestedBlocks
-        #expect(AcquireReply(try connection.call(.acquire, request.body, deadline: farAway))?.leaseID == 0)
-        let counted = harness.context.store.statistics.requestedBlocks - requested
-        #expect(counted == WireLimits.keysPerRequest, "\(counted) keys were made")
+        #expect(MatchReply(try connection.call(.match, most.body, deadline: farAway))?.tiers.isEmpty == true)
+        // Were only the leading blocks taken, a put would store its bytes under another block's key.
+        for verb in Verb.allCases where verb.namesPrefix && !verb.isOneWay && verb != .put {
+            do {
+                _ = try connection.call(verb, tooMany.body, deadline: farAway)
+                Issue.record("\(verb) was not refused")
+            } catch {
+                #expect(error.status == .invalidArgument && error.message.contains("at most"), "\(verb): \(error)")
+            }
+        }
+        connection.enqueue(.prefetch, tooMany.body)
+        var put = tooMany
+        put.payload = [UInt8](repeating: 1, count: Int(opened.blockByteCount))
+        put.argument = UInt32(put.payload.count)
+        do {
+            _ = try connection.call(.put, put.body, deadline: farAway)
+            Issue.record("a put was not refused")
+        } catch {
+            #expect(error.status == .invalidArgument && error.message.contains("at most"), "\(error)")
+        }
+        #expect(harness.context.wishes.usedBytes == 0)
         await harness.stop()
     }
 

@@ -45,12 +45,12 @@ private let firstOpener = Atomic<pid_t>(0)
 
 /// RocksDB has threads for the whole process, which do not live on in a child of `fork`. A database there would be
 /// written to, but closing it would wait for them for ever.
-private func requireThreads() throws(KVStoreError) {
+func requireRocksThreads() throws(KVStoreError) {
     let own = getpid()
     let (_, first) = firstOpener.compareExchange(expected: 0, desired: own, ordering: .relaxed)
     guard first == 0 || first == own else {
         throw KVStoreError(
-            .unavailable,
+            .invalidArgument,
             "process \(first), from which this one was forked, has had a disk tier, and RocksDB's threads do not live on "
                 + "in a child: use a daemon, or start the child with exec"
         )
@@ -69,7 +69,6 @@ final class RocksDatabase: @unchecked Sendable {  // RocksDB synchronises itself
 
     /// - Parameter create: makes a new database; otherwise there must be one.
     init(path: String, options: RocksDatabaseOptions, create: Bool) throws(KVStoreError) {
-        try requireThreads()
         let databaseOptions = unsafe makeDatabaseOptions(options, create: create)
         let segmentOptions = unsafe makeSegmentOptions()
         let indexOptions = unsafe makeIndexOptions()

@@ -58,6 +58,8 @@ package final class SegmentLog: Sendable {
 
     /// Opens the directory, making it if there is none and repairing what is in it if need be.
     package init(directory path: String, options: SegmentLogOptions = SegmentLogOptions()) throws(KVStoreError) {
+        // Before anything in the directory is touched.
+        try requireRocksThreads()
         directory = try StoreDirectory(path: path)
         var options = options
         options.usesDirectReads = options.usesDirectReads ?? directory.allowsDirectReads

@@ -60,13 +60,15 @@ package struct ServerConfiguration: Sendable, Hashable {
     /// Staging of all connections together never takes more: an eighth of the memory cap.
     package var stagingCapacityBytes: Int { memoryCapacityBytes / 8 }
     /// The same for requests and replies that carry blocks or long lists of keys.
-    package var frameCapacityBytes: Int { memoryCapacityBytes / 128 * 3 }
+    package var frameCapacityBytes: Int { memoryCapacityBytes / 256 * 5 }
+    /// For the keys of prefetches, which nobody waits for, so that they do not keep others waiting.
+    package var wishCapacityBytes: Int { memoryCapacityBytes / 256 }
     /// And for what is noted of leases.
     package var leaseNoteCapacityBytes: Int { memoryCapacityBytes / 128 }
 
     /// What the engine is opened with: all of this is kept aside, so that everything together stays within the cap.
     package func storeConfiguration(onEvent: (@Sendable (StoreEvent) -> Void)? = nil) -> Configuration {
-        let aside = stagingCapacityBytes + frameCapacityBytes + leaseNoteCapacityBytes
+        let aside = stagingCapacityBytes + frameCapacityBytes + wishCapacityBytes + leaseNoteCapacityBytes
         var configuration = Configuration(memoryCapacityBytes: memoryCapacityBytes - aside)
         configuration.verifyMemoryHits = verifyMemoryHits
         configuration.memoryAheadBytes = min(memoryAheadBytes, configuration.memoryCapacityBytes / 8)

@@ -136,7 +136,8 @@ package final class Daemon: Sendable {
                     address,
                     content: context.metricsContent,
                     group: group,
-                    workers: figureWorkers
+                    workers: figureWorkers,
+                    onAcceptError: context.noteAcceptError
                 )
             }
             let channel = try await serve(listener.takeDescriptor(), context, group)
@@ -186,11 +187,7 @@ package final class Daemon: Sendable {
         try await ServerBootstrap(group: group)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let pause = AcceptPause { error in
-                        context.counters.acceptErrors.increment()
-                        context.logger.warning("cannot accept a connection: \(error)")
-                    }
-                    try channel.pipeline.syncOperations.addHandler(pause)
+                    try channel.pipeline.syncOperations.addHandler(AcceptPause(onError: context.noteAcceptError))
                 }
             }
             .childChannelOption(.maxMessagesPerRead, value: 1)

@@ -21,6 +21,8 @@ final class ServerContext: Sendable {
     let staging: SharedBudget
     /// Memory for large requests and replies on their way.
     let frames: SharedBudget
+    /// Memory for the keys of prefetches that wait.
+    let wishes: SharedBudget
     /// Memory for what is noted of leases: a client may lease the same blocks again and again.
     let leaseNotes: SharedBudget
     let pins: PinTable
@@ -62,6 +64,7 @@ final class ServerContext: Sendable {
         limit = ConnectionLimit(configuration.maximumConnections)
         staging = SharedBudget(capacityBytes: configuration.stagingCapacityBytes)
         frames = SharedBudget(capacityBytes: configuration.frameCapacityBytes, admitsOneAlways: true)
+        wishes = SharedBudget(capacityBytes: configuration.wishCapacityBytes, admitsOneAlways: true)
         leaseNotes = SharedBudget(capacityBytes: configuration.leaseNoteCapacityBytes, admitsOneAlways: true)
         pins = PinTable(capacityBytes: configuration.memoryCapacityBytes / 2)
         daemonID = UInt64.random(in: 1...UInt64.max)
@@ -73,6 +76,11 @@ final class ServerContext: Sendable {
     var isDraining: Bool {
         get { state.withLock { $0.isDraining } }
         set { state.withLock { $0.isDraining = newValue } }
+    }
+
+    func noteAcceptError(_ error: any Error) {
+        counters.acceptErrors.increment()
+        logger.warning("cannot accept a connection: \(error)")
     }
 
     /// Takes a changed configuration over. Connections that are open stay who they are.
@@ -96,7 +104,7 @@ final class ServerContext: Sendable {
         let (tenants, hasPublic) = state.withLock { ($0.tenants.entries.map(\.name), $0.tenants.publicEntry != nil) }
         let names = Set(tenants + (hasPublic ? [TenantConfiguration.publicName] : []))
         let divisor = names.count > 1 ? 2 : 1
-        for budget in [staging, frames, leaseNotes] { budget.setShare(bytes: budget.capacityBytes / divisor) }
+        for budget in [staging, frames, wishes, leaseNotes] { budget.setShare(bytes: budget.capacityBytes / divisor) }
         for name in names {
             let quotas = new.first { $0.name == name }
             store.setQuota(

@@ -19,20 +19,15 @@ extension SessionHandler {
             let prefix = Prefix(namespace: namespace, keys: keys, tokenCount: Int(request.tokenCount))
             return ({ prefix }, keys.count > Self.shortKeyCount)
         case .tokens(let tokens):
-            // No more keys than a request can name, however few tokens a block has.
-            let leading = tokens.prefix(WireLimits.keysPerRequest * namespace.identity.tokensPerBlock)
-            return ({ namespace.prefix(tokens: Array(leading)) }, tokens.count > Self.shortTokenCount)
+            return ({ namespace.prefix(tokens: tokens) }, tokens.count > Self.shortTokenCount)
         }
     }
 
-    /// What the keys of such a prefix take.
-    private func keyBytes(of request: PrefixRequest) -> Int {
-        let perKey = MemoryLayout<BlockKey>.stride
+    /// How many blocks a request names, which tokens do not show by their number.
+    func blockCount(of request: PrefixRequest) -> Int {
         switch request.blocks {
-        case .keys(let keys): return keys.count * perKey
-        case .tokens(let tokens):
-            let tokensPerBlock = namespaces[request.namespaceID]?.identity.tokensPerBlock ?? 1
-            return min(tokens.count / tokensPerBlock, WireLimits.keysPerRequest) * perKey
+        case .keys(let keys): return keys.count
+        case .tokens(let tokens): return tokens.count / (namespaces[request.namespaceID]?.identity.tokensPerBlock ?? 1)
         }
     }
 
@@ -171,8 +166,8 @@ extension SessionHandler {
 
     func prefetch(_ request: PrefixRequest) {
         // Nobody waits for it, so it is forgotten when what waits already takes too much.
-        let byteCount = 1024 + keyBytes(of: request)
-        guard let share = BudgetShare(byteCount, of: server.frames, for: owner) else { return finish() }
+        let byteCount = 1024 + blockCount(of: request) * MemoryLayout<BlockKey>.stride
+        guard let share = BudgetShare(byteCount, of: server.wishes, for: owner) else { return finish() }
         let (make, isLong) = prefix(of: request)
         let store = server.store
         run(onWorker: isLong) {

@@ -6,6 +6,10 @@ internal import NIOCore
 // What is to be done for each request. Those about blocks are in `+Blocks` and `+Staging`.
 extension SessionHandler {
     func perform(_ request: SessionRequest) {
+        if let prefix = request.prefix, blockCount(of: prefix) > WireLimits.keysPerRequest {
+            if Verb(rawValue: self.request.verb)?.isOneWay == true { return finish() }
+            return refuse(.invalidArgument, "a request names at most \(WireLimits.keysPerRequest) blocks")
+        }
         switch request {
         case .hello(let hello): greet(hello)
         case .openNamespace(let identity): open(identity)

@@ -5,6 +5,9 @@ internal import Synchronization
 
 // Storing: the client fills places in its staging region, the daemon copies them into slots that nobody else can write.
 extension SessionHandler {
+    /// Copying more than this would hold up the other clients of the event loop.
+    private static let shortCopyBytes = 64 << 10
+
     func reserve(_ request: PrefixRequest) {
         guard let namespace = namespaces[request.namespaceID] else {
             preconditionFailure("the session machine let an unknown namespace pass")
@@ -86,7 +89,7 @@ extension SessionHandler {
         }
         let byteCount = reservation.offsets.count * reservation.blockByteCount
         // A short copy takes less time than the way to a worker and back.
-        run(onWorker: byteCount > Self.freeFrameBytes) {
+        run(onWorker: byteCount > Self.shortCopyBytes) {
             reservation.box.commit(from: staging, reservation.offsets, blockByteCount: reservation.blockByteCount)
         } then: { [self] count in
             space.give(reservation.offsets, blockByteCount: reservation.blockByteCount)

@@ -133,7 +133,8 @@ final class SessionHandler: ChannelDuplexHandler {
         guard !isBusy, !isClosing, isOpen else { return }
         let isWithin = header != nil || received.readableBytes > 0
         let hasPeer = machine.peer != nil
-        wait(for: isWithin ? .frame : hasPeer ? .nothing : .hello)
+        // While the daemon has no room for its frame, the client is not slow.
+        wait(for: isStalled ? .work : isWithin ? .frame : hasPeer ? .nothing : .hello)
         if isReadPending, !isStalled {
             isReadPending = false
             channelContext?.read()

@@ -42,12 +42,18 @@ package final class MetricsEndpoint: Sendable {
         _ address: MetricsAddress,
         content: Content,
         group: any EventLoopGroup,
-        workers: NIOThreadPool
+        workers: NIOThreadPool,
+        onAcceptError: @escaping @Sendable (any Error) -> Void = { _ in }
     ) async throws -> MetricsEndpoint {
         let (isUnix, limit) = (address.isUnix, ConnectionLimit(16))
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptPause(onError: onAcceptError))
+                }
+            }
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard limit.enter(channel) else { return }

@@ -29,6 +29,13 @@ enum TokenFile {
                     + "openssl rand -hex 32 > \(path)"
             )
         }
+        // Clients read their copy in their own ways, which agree on this.
+        let isBlank = { (byte: UInt8) -> Bool in byte <= 0x20 || byte == 0x7F }
+        guard !bytes.contains(where: { $0 == UInt8(ascii: "\n") || $0 == UInt8(ascii: "\r") }),
+            !isBlank(bytes[0]), !isBlank(bytes[bytes.count - 1])
+        else {
+            throw HostFileError("token file \(path) must hold one line without blanks at its ends")
+        }
         return Secret(bytes)
     }
 }
