@@ -47,7 +47,7 @@ struct Daemon: ParsableCommand {
             rows.add("echo of 64 bytes by SwiftNIO", loopEcho.measure())
             for client in ours {
                 let size = ByteCount(client.blockByteCount)
-                let puts = client.measurePuts()
+                let puts = try client.measurePuts()
                 rows.add("kvstore put, \(size)", puts.whole)
                 rows.add("kvstore commit, \(size)", puts.commit)
                 rows.add("kvstore hit, \(size)", client.measureHits(readingAll: false))
@@ -78,36 +78,36 @@ struct Daemon: ParsableCommand {
     ) throws {
         let what = "\(ByteCount(size)), \(count) clients"
         let mine = try (0..<count).map { _ in try OurClient(servers.ourSockets[size]!, blockByteCount: size) }
-        rows.add("kvstore hit, \(what)", inParallel(count) { mine[$0].measureHits(readingAll: false) })
+        rows.add("kvstore hit, \(what)", try inParallel(count) { mine[$0].measureHits(readingAll: false) })
         // Eight places of 8 MiB are more than the daemon lends for preparing out of 512 MiB.
         let operations: [Rival.Operation] = size > 2 << 20 ? [.get] : [.get, .set]
         if operations.contains(.set) {
-            rows.add("kvstore put, \(what)", inParallel(count) { mine[$0].measurePuts().whole })
+            rows.add("kvstore put, \(what)", try inParallel(count) { try mine[$0].measurePuts().whole })
         }
         for rival in servers.rivals {
             let connections = try (0..<count).map { _ in try rival.connect() }
             for operation in operations {
                 rows.add(
                     "\(rival.name) \(operation), \(what)",
-                    inParallel(count) { connections[$0].measure(operation, byteCount: size) }
+                    try inParallel(count) { connections[$0].measure(operation, byteCount: size) }
                 )
             }
         }
     }
 
     /// The median over the clients.
-    private func inParallel(_ count: Int, _ body: @escaping @Sendable (Int) -> Double) -> Double {
+    private func inParallel(_ count: Int, _ body: @escaping @Sendable (Int) throws -> Double) throws -> Double {
         let results = LockedArray(count)
         let group = DispatchGroup()
         for index in 0..<count {
             group.enter()
             Thread {
-                results.set(index, body(index))
+                results.set(index, Result { try body(index) })
                 group.leave()
             }.start()
         }
         group.wait()
-        return Sample(nanoseconds: results.values).median
+        return Sample(nanoseconds: try results.values.map { try $0.get() }).median
     }
 
     private func report(_ rows: SampleTable, _ servers: ServerSet, rounds: Int) -> Report {
@@ -168,10 +168,10 @@ struct SampleTable {
 /// @unchecked Sendable: guarded by its lock.
 private final class LockedArray: @unchecked Sendable {
     private let lock = NSLock()
-    private var storage: [Double]
-    init(_ count: Int) { storage = Array(repeating: 0, count: count) }
-    func set(_ index: Int, _ value: Double) { lock.withLock { storage[index] = value } }
-    var values: [Double] { lock.withLock { storage } }
+    private var storage: [Result<Double, any Error>]
+    init(_ count: Int) { storage = Array(repeating: .success(0), count: count) }
+    func set(_ index: Int, _ value: Result<Double, any Error>) { lock.withLock { storage[index] = value } }
+    var values: [Result<Double, any Error>] { lock.withLock { storage } }
 }
 
 /// A client of the daemon with a prompt of its own.
@@ -238,13 +238,15 @@ final class OurClient: @unchecked Sendable {
     }
 
     /// Medians of reserve, fill and commit together, and of commit alone.
-    func measurePuts() -> (whole: Double, commit: Double) {
+    func measurePuts() throws -> (whole: Double, commit: Double) {
         var (whole, commits): ([Double], [Double]) = ([], [])
         for _ in 0..<max(10, operationCount / 4) {
             nextToken &+= 1
             let prefix = space.prefix(tokens: [nextToken])
             let start = ContinuousClock.now
-            guard var reservation = store.reserve(prefix) else { preconditionFailure("nothing was reserved") }
+            guard var reservation = store.reserve(prefix) else {
+                throw BenchError("the daemon lends no place for a block of \(ByteCount(blockByteCount)) (give it more --memory)")
+            }
             reservation.withMutableBytes(at: 0) { span in
                 span.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }
             }

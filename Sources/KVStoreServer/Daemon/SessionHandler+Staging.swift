@@ -54,13 +54,14 @@ extension SessionHandler {
         return staging
     }
 
-    /// Room for what is configured and for one block of every namespace; less when others have taken most of it, so that
-    /// the last to come can store as well, but four blocks while half of what is left has room for them.
+    /// Room for what is configured or for four blocks, and for one of every namespace; never more than a quarter of what
+    /// others left, so that the last to come can store as well. Measured with 512 MiB and blocks of 2 MiB: a third, and
+    /// four blocks while there was room, left nothing for the eighth client.
     private func stagingByteCount(_ blockByteCount: Int) -> Int {
         let largest = max(blockByteCount, namespaces.values.map(\.blockByteCount).max() ?? 0)
+        let wanted = max(server.configuration.stagingPerConnectionBytes, 4 * largest)
         let free = server.staging.freeBytes(for: owner)
-        let wanted = min(server.configuration.stagingPerConnectionBytes, free / 3)
-        return roundUp(max(wanted, min(4 * largest, free / 2), largest), to: pageByteCount)
+        return roundUp(max(min(wanted, free / 4), largest), to: pageByteCount)
     }
 
     private func adopt(_ made: Staging) {
