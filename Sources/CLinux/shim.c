@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -123,3 +124,24 @@ int CLinux_commit(void *address, size_t byte_count) {
 void CLinux_unreserve(void *address, size_t byte_count) { munmap(address, byte_count); }
 
 int CLinux_name_thread(unsigned long thread, const char *name) { return pthread_setname_np((pthread_t)thread, name); }
+
+int CLinux_process_id(void) {
+    static _Atomic(_Atomic int *) shared_page;
+    _Atomic int *page = atomic_load_explicit(&shared_page, memory_order_acquire);
+    if (page == NULL) {
+        page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED) return getpid();
+        _Atomic int *first = NULL;
+        if (madvise((void *)page, sizeof *page, MADV_WIPEONFORK) != 0
+            || !atomic_compare_exchange_strong(&shared_page, &first, page)) {
+            munmap((void *)page, sizeof *page);
+            if (first == NULL) return getpid();
+            page = first;
+        }
+    }
+    int process = atomic_load_explicit(page, memory_order_relaxed);
+    if (process != 0) return process;
+    process = getpid();
+    atomic_store_explicit(page, process, memory_order_relaxed);
+    return process;
+}

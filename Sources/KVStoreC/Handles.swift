@@ -1,4 +1,4 @@
-internal import Glibc
+internal import KVStore
 internal import Synchronization
 
 // Handles are numbers, so that no number a caller can pass is ever followed as a pointer:
@@ -34,18 +34,18 @@ final class HandleTable: Sendable {
     /// Never released: a process has one, and a child of `fork` leaves its parent's alone.
     private static let shared = unsafe Atomic<Unmanaged<HandleTable>?>(nil)
 
-    private let processID: pid_t
+    private let processID: Int32
     private let epoch: UInt64
     private let slots = Mutex(Slots())
 
-    private init(processID: pid_t, epoch: UInt64) {
+    private init(processID: Int32, epoch: UInt64) {
         self.processID = processID
         self.epoch = epoch
     }
 
     /// The table of the calling process.
     static var current: HandleTable {
-        let processID = getpid()
+        let processID = currentProcessID()
         let known = unsafe shared.load(ordering: .acquiring)
         // Safe: tables are never released.
         let table = unsafe known?.takeUnretainedValue()

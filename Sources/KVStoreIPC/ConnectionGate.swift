@@ -1,4 +1,3 @@
-internal import Glibc
 internal import KVStore
 internal import Synchronization
 
@@ -30,7 +29,7 @@ final class ConnectionGate: @unchecked Sendable {
     private(set) var epoch: UInt64 = 0
     private let isClosed = Atomic(false)
     /// A child of `fork` shares the socket with its parent, and would take answers that are its parent's.
-    private let processID = getpid()
+    private let processID = currentProcessID()
     private var leaseNanoseconds: UInt64 = 0
     /// What the last connection had mapped, and the daemon that it belonged to.
     private var former: (daemonID: UInt64, regions: [MappedRegion]) = (0, [])
@@ -78,7 +77,7 @@ final class ConnectionGate: @unchecked Sendable {
         deadline: UInt64,
         _ body: (inout ClientConnection, ConnectionGate) throws(ClientError) -> Result
     ) throws(ClientError) -> Result {
-        guard getpid() == processID else {
+        guard currentProcessID() == processID else {
             throw ClientError(.connectionLost, "this process was forked; make a client of its own for it")
         }
         guard hold(until: deadline) else {
@@ -193,7 +192,7 @@ final class ConnectionGate: @unchecked Sendable {
     }
 
     private func giveBack(_ epoch: UInt64, _ append: (inout Returns) -> Void) -> Bool {
-        guard getpid() == processID else { return false }
+        guard currentProcessID() == processID else { return false }
         return pendingReturns.withLock { pending in
             // Those of an earlier connection ended with it.
             if epoch < pending.epoch { return false }

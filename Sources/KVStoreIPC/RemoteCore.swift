@@ -32,6 +32,9 @@ final class RemoteCore: Sendable {
         var isNone: Bool { !isClosing && !hasReturns && !hasConnected }
     }
     private let wishes = Monitor(Wishes())
+    /// Whether the thread knows of something given back that it has not looked at. Waking it for each lease took a third
+    /// of a hit, on two processors that the client and the daemon keep busy.
+    private let knowsOfReturns = Atomic(false)
     private let latestEpoch = Atomic<UInt64>(0)
 
     /// For the next call to take along what was given back; a lease is held this much longer at most.
@@ -57,7 +60,8 @@ final class RemoteCore: Sendable {
                 if isClosing == true { return }
                 // Before it is told: what is given back from here on wakes this thread again.
                 wishes.update { $0.hasReturns = false }
-                if !gate.flushReturns() { wishes.update { $0.hasReturns = true } }
+                _ = knowsOfReturns.exchange(false, ordering: .acquiringAndReleasing)
+                if !gate.flushReturns() { seeToReturns() }
             }
             if monotonicNanoseconds() >= renewAt { renewAt = monotonicNanoseconds() + gate.renew() }
         }
@@ -76,11 +80,16 @@ final class RemoteCore: Sendable {
     }
 
     private func release(_ leaseID: UInt64, epoch: UInt64) {
-        if gate.release(leaseID, epoch: epoch) { wishes.update { $0.hasReturns = true } }
+        if gate.release(leaseID, epoch: epoch) { seeToReturns() }
     }
 
     private func abandon(_ reservationID: UInt64, epoch: UInt64) {
-        if gate.abandon(reservationID, epoch: epoch) { wishes.update { $0.hasReturns = true } }
+        if gate.abandon(reservationID, epoch: epoch) { seeToReturns() }
+    }
+
+    private func seeToReturns() {
+        let knows = knowsOfReturns.exchange(true, ordering: .acquiringAndReleasing)
+        if !knows { wishes.update { $0.hasReturns = true } }
     }
 
     // MARK: Calls

@@ -9,6 +9,7 @@ import KVStoreTestSupport
 /// CrashWorker check                                                    opens directories named on stdin; see CheckLoop
 /// CrashWorker client SOCKET SEED [TOKEN-FILE]                            uses a daemon until it is killed; see ClientSession
 /// CrashWorker heir SOCKET                                              a client whose child keeps its socket; see HeirSession
+/// CrashWorker hits SOCKET COUNT                                        so many hits; see HitSession
 /// CrashWorker hold DIRECTORY                                           keeps the directory open until stdin ends
 /// ```
 @main
@@ -20,6 +21,7 @@ struct CrashWorker {
         case "check": CheckLoop().run()
         case "client": try ClientSession(arguments: Array(arguments.dropFirst(2))).run()
         case "heir": try HeirSession.run(socketPath: arguments[2])
+        case "hits": try HitSession.run(socketPath: arguments[2], count: Int(arguments[3]) ?? 0)
         case "hold":
             let store = try BlockStore(
                 Configuration(
@@ -30,7 +32,7 @@ struct CrashWorker {
             say("warm \(store.waitUntilWarm() ? 1 : 0)")
             while readLine() != nil {}
         default:
-            say("usage: CrashWorker load|check|client|heir|hold …")
+            say("usage: CrashWorker load|check|client|heir|hits|hold …")
             exit(64)
         }
     }

@@ -245,7 +245,8 @@ final class OurClient: @unchecked Sendable {
             let prefix = space.prefix(tokens: [nextToken])
             let start = ContinuousClock.now
             guard var reservation = store.reserve(prefix) else {
-                throw BenchError("the daemon lends no place for a block of \(ByteCount(blockByteCount)) (give it more --memory)")
+                let size = ByteCount(blockByteCount)
+                throw BenchError("the daemon lends no place for a block of \(size); give it more with --memory")
             }
             reservation.withMutableBytes(at: 0) { span in
                 span.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }

@@ -35,6 +35,10 @@ int CLinux_commit(void *address, size_t byte_count);
 /// Gives a reservation back.
 void CLinux_unreserve(void *address, size_t byte_count);
 
+/// As getpid, without a call of the kernel after the first: the number lies in a page that the kernel clears in the child of
+/// every fork. (A child of vfork, which may do nothing but exec, gets its parent's.)
+int CLinux_process_id(void);
+
 /// Names a thread (at most 15 bytes). Returns 0 or an errno.
 int CLinux_name_thread(unsigned long thread, const char *name);
 

@@ -47,10 +47,10 @@ final class ClientProcesses: Sendable {
         // the number 0 here) the end of the connection has to do.
         guard isNew, peer.processID > 0 else { return id }
         let processID = peer.processID
-        let token = try? session.withSocket { socket in
+        let token = session.socket.flatMap { socket in
             watch.watch(peerOf: socket, processID: processID) { [weak self] in self?.died(processID) }
         }
-        if let token = token ?? nil {
+        if let token {
             state.withLock { $0.processes[processID]?.watchToken = token }
         }
         return id

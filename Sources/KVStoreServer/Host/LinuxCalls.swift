@@ -74,7 +74,13 @@ enum LinuxCalls {
         return unsafe CLinux_epoll_wait(epoll, &token) == 0 ? token : nil
     }
 
-    // MARK: Descriptors for clients
+    // MARK: To clients
+
+    /// Sends what the socket takes. Returns the bytes taken, or a negated errno.
+    static func send(_ bytes: [UInt8], over socket: Int32) -> Int {
+        // The array lives for the call, and the count is its.
+        unsafe CLinux_send(socket, bytes, bytes.count)
+    }
 
     /// Sends bytes with descriptors attached to the first of them. Returns the bytes taken, or a negated errno.
     static func send(_ bytes: [UInt8], descriptors: [Int32], over socket: Int32) -> Int {
