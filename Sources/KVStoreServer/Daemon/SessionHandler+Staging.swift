@@ -54,14 +54,16 @@ extension SessionHandler {
         return staging
     }
 
-    /// Room for what is configured or for four blocks, and for one of every namespace; never more than a quarter of what
-    /// others left, so that the last to come can store as well. Measured with 512 MiB and blocks of 2 MiB: a third, and
-    /// four blocks while there was room, left nothing for the eighth client.
+    /// Room for what is configured and for one block of every namespace; a third of what is left, but four blocks while
+    /// half of that has room for them. When others have taken most of it, a quarter, so that the last to come can store as
+    /// well: of 512 MiB with blocks of 2 MiB, the eighth client got nothing otherwise.
     private func stagingByteCount(_ blockByteCount: Int) -> Int {
         let largest = max(blockByteCount, namespaces.values.map(\.blockByteCount).max() ?? 0)
-        let wanted = max(server.configuration.stagingPerConnectionBytes, 4 * largest)
         let free = server.staging.freeBytes(for: owner)
-        return roundUp(max(min(wanted, free / 4), largest), to: pageByteCount)
+        let configured = server.configuration.stagingPerConnectionBytes
+        let isScarce = free < server.staging.capacityBytes / 2
+        let wanted = isScarce ? min(configured, free / 4) : max(min(configured, free / 3), min(4 * largest, free / 2))
+        return roundUp(max(wanted, largest), to: pageByteCount)
     }
 
     private func adopt(_ made: Staging) {
