@@ -125,23 +125,25 @@ void CLinux_unreserve(void *address, size_t byte_count) { munmap(address, byte_c
 
 int CLinux_name_thread(unsigned long thread, const char *name) { return pthread_setname_np((pthread_t)thread, name); }
 
-int CLinux_process_id(void) {
-    static _Atomic(_Atomic int *) shared_page;
-    _Atomic int *page = atomic_load_explicit(&shared_page, memory_order_acquire);
-    if (page == NULL) {
-        page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (page == MAP_FAILED) return getpid();
-        _Atomic int *first = NULL;
-        if (madvise((void *)page, sizeof *page, MADV_WIPEONFORK) != 0
-            || !atomic_compare_exchange_strong(&shared_page, &first, page)) {
-            munmap((void *)page, sizeof *page);
-            if (first == NULL) return getpid();
-            page = first;
-        }
+static _Atomic int *process_page;
+
+static void make_process_page(void) {
+    void *page = mmap(NULL, sizeof *process_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return;
+    if (madvise(page, sizeof *process_page, MADV_WIPEONFORK) == 0) {
+        process_page = page;
+    } else {
+        munmap(page, sizeof *process_page);
     }
-    int process = atomic_load_explicit(page, memory_order_relaxed);
+}
+
+int CLinux_process_id(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_process_page);
+    if (process_page == NULL) return getpid();
+    int process = atomic_load_explicit(process_page, memory_order_relaxed);
     if (process != 0) return process;
     process = getpid();
-    atomic_store_explicit(page, process, memory_order_relaxed);
+    atomic_store_explicit(process_page, process, memory_order_relaxed);
     return process;
 }

@@ -202,12 +202,13 @@ final class ConnectionGate: @unchecked Sendable {
         }
     }
 
-    /// Tells the daemon what was given back, once nobody is talking to it; waits 20 ms for that.
+    /// Tells the daemon what was given back, unless somebody is talking to it, whose next call takes it along. Does not
+    /// wait: each end of a call would wake whoever waits, only to find that the next call was quicker.
     ///
     /// - Returns: false when there is still something to be told.
     func flushReturns() -> Bool {
         guard pendingReturns.withLock({ !$0.isEmpty }) else { return true }
-        guard hold(until: monotonicNanoseconds() + 20_000_000) else { return false }
+        guard hold(until: monotonicNanoseconds()) else { return false }
         defer { leave() }
         guard connection != nil else { return true }
         enqueueReturns()

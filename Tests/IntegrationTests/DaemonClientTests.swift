@@ -75,8 +75,7 @@ struct DaemonClientTests {
         #expect(daemon.terminate() == 0, "\(daemon.logText.suffix(1000))")
     }
 
-    /// At least 1,000 in the full run. Some are killed while they write a block, some while they hold leases.
-    /// What is given back travels with the next call. Waking the thread that sees to the rest took a third of each hit.
+    /// What is given back travels with the next call. Waking the thread that sees to the rest took a fifth of each hit.
     @Test func `do not wake their second thread for every hit`() throws {
         let daemon = try DaemonProcess(["--memory", "48MiB", "--disk-capacity", "0"])
         let worker = try WorkerProcess(["hits", daemon.socketPath, "5000"])
@@ -100,6 +99,7 @@ struct DaemonClientTests {
         #expect(statistics.stagingRefusals == 0 && statistics.stagingBytes <= 8 << 20)
     }
 
+    /// At least 1,000 in the full run. Some are killed while they write a block, some while they hold leases.
     @Test func `that are killed leave nothing behind`() throws {
         let daemon = try DaemonProcess(["--memory", "48MiB", "--disk-capacity", "0", "--lease-ttl", "60s"])
         var random = SeededRandom(seed: TestScale.seed)

@@ -42,6 +42,13 @@ package final class Monitor<Value>: @unchecked Sendable {
         return body(&value)
     }
 
+    /// Looks at the value and wakes nobody.
+    package func read<Result>(_ body: (Value) -> Result) -> Result {
+        unsafe pthread_mutex_lock(mutex)
+        defer { unsafe pthread_mutex_unlock(mutex) }
+        return body(value)
+    }
+
     /// Waits until `body` returns a result, at most until `deadlineNanoseconds` on the monotonic clock.
     package func wait<Result>(
         untilNanoseconds deadlineNanoseconds: UInt64?,

@@ -99,7 +99,8 @@ final class SessionHandler: ChannelDuplexHandler {
     var owner: String { tenant?.name ?? "" }
 
     /// The connection's descriptor, for what NIO has no call for. NIO owns and closes it, and the channel is inactive
-    /// before anybody hears of that. Kept, because asking NIO for it is a dynamic cast, which took a sixth of a hit.
+    /// before anybody hears of that. Kept, because asking NIO for it is a dynamic cast: a sixth of the daemon's time
+    /// for a hit.
     var socket: Int32? { channelContext?.channel.isActive == true ? descriptor : nil }
 
     func close() {
@@ -271,7 +272,7 @@ final class SessionHandler: ChannelDuplexHandler {
     }
 
     /// Straight to the socket, where NIO has nothing pending then: its way there, with a buffer and a future of its own,
-    /// took an eighth of a hit. What the socket does not take at once goes through NIO, which waits for room.
+    /// took an eighth of the daemon's time for a hit. What the socket does not take at once goes through NIO, which waits for room.
     private func write(_ bytes: [UInt8], then: @escaping () -> Void) {
         let sent = socket.map { LinuxCalls.send(bytes, over: $0) } ?? -1
         if sent == bytes.count { return then() }
